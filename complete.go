@@ -1,0 +1,72 @@
+package surepost
+
+import (
+	"context"
+	"maps"
+	"time"
+)
+
+// Defaults are what [Event.Complete] fills in where neither the event nor the context says anything.
+type Defaults struct {
+	Source string
+	// Trace reads the trace position of a context. Default: [Trace].
+	Trace func(context.Context) (TraceContext, bool)
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Complete returns the event with every default filled in and its data marshalled; it doesn't validate. The event
+// itself isn't changed: its headers are copied where they grow. outbox.Outbox calls it for every written event.
+func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
+	raw, err := e.RawData()
+	if err != nil {
+		return Event{}, err
+	}
+	e.Data = raw
+	if e.ID == "" {
+		e.ID = NewID()
+	}
+	if e.Time.IsZero() {
+		now := time.Now
+		if d.Now != nil {
+			now = d.Now
+		}
+		e.Time = now()
+	}
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	if e.Version == "" {
+		e.Version = DefaultVersion
+	}
+	if e.Source == "" {
+		e.Source = d.Source
+	}
+	if cause, ok := Handling(ctx); ok && e.CausationID == "" {
+		e.CausationID = cause.ID
+	}
+	if e.CorrelationID == "" {
+		e.CorrelationID = CorrelationID(ctx)
+	}
+	if e.CorrelationID == "" {
+		e.CorrelationID = e.ID
+	}
+	if _, own := e.Headers[headerTraceParent]; !own {
+		trace := Trace
+		if d.Trace != nil {
+			trace = d.Trace
+		}
+		if t, ok := trace(ctx); ok {
+			e.Headers = withTrace(e.Headers, t)
+		}
+	}
+	return e, nil
+}
+
+func withTrace(headers map[string]string, t TraceContext) map[string]string {
+	grown := make(map[string]string, len(headers)+2)
+	maps.Copy(grown, headers)
+	grown[headerTraceParent] = t.Parent
+	if t.State != "" {
+		grown[headerTraceState] = t.State
+	}
+	return grown
+}

@@ -1,0 +1,175 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/surepost/surepost"
+)
+
+// Store opens transactions and keeps the record of handled events. It is implemented by pgxstore.Store (for pgx.Tx) and
+// sqlstore.Store (for *sql.Tx).
+type Store[TX any] interface {
+	// Transact runs work in a transaction and commits it if work returns nil; otherwise it rolls back and returns work's error as it is. An
+	// error of the commit itself leaves open whether it took place.
+	Transact(ctx context.Context, work func(tx TX) error) error
+
+	// Record notes in tx that consumer handles the event id, and returns false if that was noted before. If another open transaction is
+	// noting the same, it waits for that one's end.
+	Record(ctx context.Context, tx TX, consumer, eventID string) (first bool, err error)
+}
+
+// Handler does the consumer's work for one event with the transaction that also records the event's id. It must do its database work
+// with tx only, and return an error if any of it failed: the transaction is rolled back then, and the event delivered again later.
+// ctx carries the event (surepost.Handling), so that events written with it continue the flow.
+//
+// A handler may be called more than once for one event, but only one call's transaction commits.
+type Handler[TX any] func(ctx context.Context, tx TX, event surepost.Event) error
+
+// Result is what became of a processed event.
+type Result uint8
+
+const (
+	// Handled: the handler ran and its transaction committed.
+	Handled Result = iota + 1
+	// Duplicate: the event had been handled before; nothing was done.
+	Duplicate
+	// Skipped: no handler is registered for its type; nothing was done.
+	Skipped
+)
+
+func (r Result) String() string {
+	switch r {
+	case Handled:
+		return "handled"
+	case Duplicate:
+		return "duplicate"
+	case Skipped:
+		return "skipped"
+	}
+	return "failed"
+}
+
+// Config configures an Inbox.
+type Config struct {
+	// Consumer names the subscription whose effects happen once, usually the service's name: two consumers with one database each handle the same event. Required, at
+	// most 255 bytes. Changing it makes every redelivered event look new.
+	Consumer string
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Consumer == "":
+		return errors.New(`inbox: Config.Consumer is empty: name the subscription, for example "inventory"; effects are exactly-once per consumer`)
+	case len(c.Consumer) > surepost.MaxNameBytes:
+		return fmt.Errorf("inbox: Config.Consumer is %d bytes long, the limit is %d: shorten it", len(c.Consumer), surepost.MaxNameBytes)
+	}
+	return nil
+}
+
+// Inbox handles events exactly once. It is safe for concurrent use.
+type Inbox[TX any] struct {
+	store  Store[TX]
+	config Config
+
+	mu       sync.RWMutex
+	handlers map[string]Handler[TX]
+}
+
+// New returns an inbox on the store. TX is inferred: pgx.Tx for a pgxstore.Store, *sql.Tx for a sqlstore.Store.
+func New[TX any](store Store[TX], config Config) (*Inbox[TX], error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	return &Inbox[TX]{store: store, config: config, handlers: map[string]Handler[TX]{}}, nil
+}
+
+// Consumer returns the subscription's name.
+func (in *Inbox[TX]) Consumer() string { return in.config.Consumer }
+
+// On registers the handler of an event type. It panics if the type is empty or has a handler already: both are mistakes
+// in the program. Register all handlers before events are consumed.
+func (in *Inbox[TX]) On(eventType string, handler Handler[TX]) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if eventType == "" || handler == nil {
+		panic("inbox: On needs an event type and a handler")
+	}
+	if _, taken := in.handlers[eventType]; taken {
+		panic("inbox: event type " + eventType + " has a handler already: do both works in one handler, or use an inbox of another consumer name")
+	}
+	in.handlers[eventType] = handler
+}
+
+// On registers a handler that gets the event's data decoded from JSON into a T. Data that doesn't decode is a permanent
+// failure: trying again can't help.
+func On[T, TX any](in *Inbox[TX], eventType string, handler func(ctx context.Context, tx TX, event surepost.Event, data T) error) {
+	in.On(eventType, func(ctx context.Context, tx TX, event surepost.Event) error {
+		var data T
+		if err := event.Decode(&data); err != nil {
+			return Permanent(err)
+		}
+		return handler(ctx, tx, event, data)
+	})
+}
+
+// Types returns the event types that have a handler, sorted: what a consumer binds its queue to.
+func (in *Inbox[TX]) Types() []string {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return slices.Sorted(maps.Keys(in.handlers))
+}
+
+// Handle processes the event with the handler of its type.
+func (in *Inbox[TX]) Handle(ctx context.Context, event surepost.Event) (Result, error) {
+	in.mu.RLock()
+	handler := in.handlers[event.Type]
+	in.mu.RUnlock()
+	if handler == nil {
+		return Skipped, nil
+	}
+	return in.Process(ctx, event, handler)
+}
+
+// Process records the event and runs handler in one transaction, unless the event was handled before. Of two concurrent calls for one event the
+// second waits for the first; then it finds the work done, or does it itself if the first failed.
+//
+// After an error nothing of handler's work is left, except where the error came from the commit: then it is open
+// whether it took place, and processing the event again settles it.
+func (in *Inbox[TX]) Process(ctx context.Context, event surepost.Event, handler Handler[TX]) (Result, error) {
+	if event.ID == "" {
+		return 0, Permanent(fmt.Errorf("inbox: %w: the event has no id to dedupe by", surepost.ErrInvalidEvent))
+	}
+	ctx = surepost.WithHandling(ctx, event)
+	result := Handled
+	err := in.store.Transact(ctx, func(tx TX) error {
+		first, err := in.store.Record(ctx, tx, in.config.Consumer, event.ID)
+		if err != nil {
+			return err
+		}
+		if !first {
+			result = Duplicate
+			return nil
+		}
+		result = Handled
+		return call(ctx, tx, event, handler)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("inbox: %s: event %s of type %s: %w", in.config.Consumer, event.ID, event.Type, err)
+	}
+	return result, nil
+}
+
+// call turns a handler's panic into an error, so that one bad event doesn't end the process for all others.
+func call[TX any](ctx context.Context, tx TX, event surepost.Event, handler Handler[TX]) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicked(r)
+		}
+	}()
+	return handler(ctx, tx, event)
+}
