@@ -52,9 +52,9 @@ type Log interface {
 	// those that only wait behind an event that is gone now. Events of one key come in order, and never one while an earlier event of its key stays parked.
 	Released(ctx context.Context, limit int) ([]Entry, error)
 
-	// Unpark removes parked events that were published, under the lease's epoch like Checkpoint, and returns which of the
-	// given keys have no parked event any more.
-	Unpark(ctx context.Context, published []Entry, keys []string) (clear []string, err error)
+	// Unpark removes parked events that were published, parks anew those that failed again, and returns which of the given keys
+	// have no parked event any more. It is guarded by the lease's epoch like Checkpoint.
+	Unpark(ctx context.Context, published []Entry, again []Parked, keys []string) (clear []string, err error)
 
 	// Close frees the connection. It may be called after an error and more than once.
 	Close(ctx context.Context) error
@@ -87,6 +87,8 @@ type Page struct {
 	Entries []Entry
 	After   Position // behind the last entry; also changes as time passes without entries
 	Full    bool     // there may be more at once
+	// Stragglers counts the entries, at the front, that committed after ones with higher numbers had been read.
+	Stragglers int
 }
 
 // Parked is an event that was taken out of the stream.

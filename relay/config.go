@@ -1,0 +1,142 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/surepost/surepost"
+)
+
+// Config configures a Relay. Its zero value works.
+type Config struct {
+	// Destination names the cursor: relays of one destination stand by for each other, and one log can feed several destinations.
+	// Default "default".
+	Destination string
+
+	// Owner names this relay in the lease. It must be unique among all relays. Default: host name, process id and a random part.
+	Owner string
+
+	// LeaseTTL is how long a relay that died keeps its lane from the others. It is renewed at a third of it. Default 15 s: short enough for people, long enough that a
+	// pause of the database or the process doesn't change owners. At least 1 s.
+	LeaseTTL time.Duration
+
+	// PageEvents is how many events one read of the log returns at most. Default 1000: the cost of a read is spread over many, and after a crash at most some thousand are
+	// published again. 1 to 10,000.
+	PageEvents int
+
+	// BufferEvents is how many events are read and not yet settled at most; memory is bounded by it times the size of an event. Default 4 × PageEvents, so
+	// that keys behind a slow one still find others' events to send.
+	BufferEvents int
+
+	// WindowEvents is how many events may be sent and not yet confirmed. Default 1024: RabbitMQ gains nothing from more, and the client's
+	// bookkeeping costs more with each. The publisher must allow as many.
+	WindowEvents int
+
+	// PollBusy and PollIdle are the shortest and longest wait before an exhausted log is read again; it grows from one to the other while nothing comes. Defaults
+	// 20 ms and 250 ms. Wake ends the wait at once.
+	PollBusy, PollIdle time.Duration
+
+	// CheckpointInterval is how often progress is stored at most. Default 100 ms: what is published in that time is
+	// published again after a crash, and ten small inserts a second cost nothing.
+	CheckpointInterval time.Duration
+
+	// Unroutable says what happens to an event that no queue is bound for. Default ParkUnroutable.
+	Unroutable UnroutablePolicy
+
+	// UnroutableTries is how often such an event is sent before it is parked. Default 6, with pauses that double from 100 ms to 3 s in all: in a cluster, bindings
+	// become visible a second or two late.
+	UnroutableTries int
+
+	// BackoffMin and BackoffMax bound the wait after an event was rejected or a connection was lost; it doubles from one to the other, with jitter.
+	// Defaults 100 ms and 10 s.
+	BackoffMin, BackoffMax time.Duration
+
+	// ShutdownTimeout is how long Run goes on after its context ended, to settle what it has read and to store how far it came. Default 10 s.
+	ShutdownTimeout time.Duration
+
+	// Logger gets what an operator should know. Default: none.
+	Logger *slog.Logger
+
+	// Hooks are told of what happens. Default: none.
+	Hooks Hooks
+}
+
+// UnroutablePolicy says what happens to an event that no queue is bound for.
+type UnroutablePolicy uint8
+
+const (
+	// ParkUnroutable parks it, and its key's later events behind it: nothing that somebody may wait for is lost.
+	ParkUnroutable UnroutablePolicy = iota
+	// AcceptUnroutable takes it as published: events that nobody has subscribed to are of no interest.
+	AcceptUnroutable
+)
+
+// Hooks are called as things happen, from the relay's own goroutines: they must return quickly. Any may be nil.
+type Hooks struct {
+	// OnState: the relay has become Standby, Leading or Stopped.
+	OnState func(lane Lane, state State)
+	// OnPublished: a batch of events was confirmed.
+	OnPublished func(lane Lane, events int)
+	// OnParked: an event was taken out of the stream.
+	OnParked func(lane Lane, parked Parked)
+	// OnRetry: the broker didn't take an event, which will be sent again.
+	OnRetry func(lane Lane, entry Entry, outcome Outcome)
+	// OnBlocked: the broker asked to send nothing, or allowed it again.
+	OnBlocked func(lane Lane, blocked bool, reason string)
+	// OnError: the store or the broker failed; the relay begins again from its checkpoint.
+	OnError func(lane Lane, err error)
+}
+
+func (c Config) withDefaults() Config {
+	def(&c.Destination, DefaultDestination)
+	if c.Owner == "" {
+		host, _ := os.Hostname() // an empty name does no harm: the random part makes it unique
+		c.Owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), surepost.NewID()[24:])
+	}
+	def(&c.LeaseTTL, 15*time.Second)
+	def(&c.PageEvents, 1000)
+	def(&c.BufferEvents, 4*c.PageEvents)
+	def(&c.WindowEvents, 1024)
+	def(&c.PollBusy, 20*time.Millisecond)
+	def(&c.PollIdle, 250*time.Millisecond)
+	def(&c.CheckpointInterval, 100*time.Millisecond)
+	def(&c.UnroutableTries, 6)
+	def(&c.BackoffMin, 100*time.Millisecond)
+	def(&c.BackoffMax, 10*time.Second)
+	def(&c.ShutdownTimeout, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("relay: Config."+format, args...))
+		}
+	}
+	check(len(c.Destination) <= surepost.MaxNameBytes, "Destination is %d bytes long, the limit is %d: shorten it", len(c.Destination), surepost.MaxNameBytes)
+	check(c.LeaseTTL >= time.Second, "LeaseTTL is %v: use at least 1s, or a pause of the database would change the lane's owner", c.LeaseTTL)
+	check(c.PageEvents >= 1 && c.PageEvents <= 10_000, "PageEvents is %d: use 1 to 10000", c.PageEvents)
+	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)
+	check(c.WindowEvents >= 1 && c.WindowEvents <= 65_535, "WindowEvents is %d: use 1 to 65535; 1024 is enough for RabbitMQ", c.WindowEvents)
+	check(c.PollBusy > 0 && c.PollIdle >= c.PollBusy, "PollBusy is %v and PollIdle is %v: use positive durations, the second not shorter than the first", c.PollBusy, c.PollIdle)
+	check(c.CheckpointInterval > 0, "CheckpointInterval is %v: use a positive duration", c.CheckpointInterval)
+	check(c.Unroutable <= AcceptUnroutable, "Unroutable is %d: use ParkUnroutable or AcceptUnroutable", c.Unroutable)
+	check(c.UnroutableTries >= 1, "UnroutableTries is %d: use at least 1", c.UnroutableTries)
+	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "BackoffMin is %v and BackoffMax is %v: use positive durations, the second not shorter than the first", c.BackoffMin, c.BackoffMax)
+	check(c.ShutdownTimeout > 0, "ShutdownTimeout is %v: use a positive duration", c.ShutdownTimeout)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,342 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// releasedEvery is how often the relay looks for parked events that an operator wants to be tried again.
+const releasedEvery = time.Second
+
+// closeTimeout bounds the closing of a connection to the database whose work is done or given up.
+const closeTimeout = 2 * time.Second
+
+// run opens the log and a session and publishes until one of them fails, the lease is lost (held ends), or stop ends and what was read is settled.
+func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
+	// Everything of this run ends with it, and nothing begins after stop.
+	ctx, cancel := context.WithCancelCause(held)
+	defer cancel(nil)
+	opening, opened := context.WithCancel(ctx)
+	defer opened()
+	defer context.AfterFunc(stop, opened)()
+
+	l, err := r.store.Open(opening, lease)
+	if err != nil {
+		return err
+	}
+	clerk := newClerk(ctx, l)
+	defer clerk.close()
+	keys, err := l.ParkedKeys(opening)
+	if err != nil {
+		return err
+	}
+	session, err := r.publisher.Open(opening)
+	if err != nil {
+		return err
+	}
+	r.update(func(rp *Report) { rp.Sessions++ })
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // in good order it was closed before
+		defer cancel()
+		_ = session.Close(closing)
+	}()
+
+	p := &pump{
+		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
+		stream: newStream(r.config.policy(), keys), poll: r.config.PollBusy,
+	}
+	p.window, p.page = suspects.window(r.config.WindowEvents, r.config.PageEvents)
+	p.stream.doomed = suspects.doomed
+	err = p.loop(ctx, stop)
+	if errors.Is(err, ErrRefused) {
+		suspects.refused(p.stream.inFlight(), err.Error())
+	}
+	return err
+}
+
+// pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log belongs to the clerk.
+type pump struct {
+	relay    *Relay
+	keeper   *keeper
+	suspects *suspects
+	log      *slog.Logger
+	clerk    *clerk
+	session  Session
+	stream   *stream
+
+	window, page int
+	poll         time.Duration // the next wait for news
+
+	reading       bool
+	woken         bool // since the last read was asked for
+	exhausted     bool // the last read left nothing
+	readAt        time.Time
+	storing       bool
+	storedAt      time.Time
+	pending       settlement // taken off the stream, not stored yet
+	releasedAt    time.Time
+	draining      bool // stop has ended: nothing more is read
+	drainDeadline time.Time
+}
+
+func (p *pump) loop(ctx, stop context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	stopped := stop.Done()
+	for {
+		now := time.Now()
+		if !p.keeper.valid() {
+			return ErrLeaseLost
+		}
+		if err := p.send(ctx, now); err != nil {
+			return err
+		}
+		p.ask(now)
+		if p.draining && (p.drained() || now.After(p.drainDeadline)) {
+			return p.finish(ctx)
+		}
+		blocked, _, blockedChanged := p.session.Blocked()
+		timer.Reset(time.Until(p.due(now, blocked)))
+
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stopped:
+			stopped = nil
+			p.draining, p.drainDeadline = true, time.Now().Add(p.relay.config.ShutdownTimeout)
+		case batch, ok := <-p.session.Outcomes():
+			if !ok {
+				return p.sessionEnded()
+			}
+			if err := p.settle(batch); err != nil {
+				return err
+			}
+		case result := <-p.clerk.results:
+			if err := p.take(result); err != nil {
+				return err
+			}
+		case <-p.relay.wake:
+			p.woken, p.readAt, p.poll = true, time.Time{}, p.relay.config.PollBusy
+		case <-blockedChanged:
+			p.noteBlocked()
+		case <-timer.C:
+		}
+	}
+}
+
+// send hands over what may be sent.
+func (p *pump) send(ctx context.Context, now time.Time) error {
+	if blocked, _, _ := p.session.Blocked(); blocked {
+		return nil
+	}
+	for len(p.stream.flying) < p.window {
+		tag, entry := p.stream.next(now)
+		if entry == nil {
+			return nil
+		}
+		if err := p.session.Send(ctx, tag, entry); err != nil {
+			if cause := p.session.Err(); cause != nil {
+				return cause
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// ask gives the clerk work: reading on, storing what was settled, looking for released events.
+func (p *pump) ask(now time.Time) {
+	config := &p.relay.config
+	if !p.storing {
+		p.pending = p.pending.join(p.stream.settled())
+		urgent := len(p.pending.parked) > 0 || len(p.pending.keys) > 0 || len(p.pending.published) > 0 || len(p.pending.again) > 0
+		if !p.pending.empty() && (urgent || now.Sub(p.storedAt) >= config.CheckpointInterval) {
+			p.storing = true
+			p.storedAt = now
+			p.clerk.store(p.pending)
+			p.pending = settlement{}
+		}
+	}
+	if p.draining || p.reading {
+		return
+	}
+	if now.Sub(p.releasedAt) >= releasedEvery && !p.stream.releasing() {
+		p.reading, p.releasedAt = true, now
+		p.clerk.released(p.page)
+		return
+	}
+	if p.stream.room(p.page, config.BufferEvents) && !now.Before(p.readAt) {
+		p.reading, p.woken = true, false
+		p.clerk.read(p.page)
+	}
+}
+
+// due returns when there is something to do that no channel tells.
+func (p *pump) due(now time.Time, blocked bool) time.Time {
+	due := now.Add(time.Second) // the lease is looked at anyway
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(due) {
+			due = t
+		}
+	}
+	if !blocked && len(p.stream.flying) < p.window {
+		sooner(p.stream.wakeAt())
+	}
+	if !p.reading && !p.draining {
+		if p.stream.room(p.page, p.relay.config.BufferEvents) {
+			sooner(p.readAt)
+		}
+		sooner(p.releasedAt.Add(releasedEvery))
+	}
+	if !p.storing && !p.pending.empty() {
+		sooner(p.storedAt.Add(p.relay.config.CheckpointInterval))
+	}
+	if p.draining {
+		sooner(p.drainDeadline)
+	}
+	return due
+}
+
+// settle takes in outcomes.
+func (p *pump) settle(batch []Outcome) error {
+	now := time.Now()
+	confirmed, retries := 0, 0
+	for _, o := range batch {
+		entry, again, err := p.stream.settle(o, now)
+		if err != nil {
+			return err
+		}
+		switch {
+		case again:
+			retries++
+			p.log.Debug("the broker didn't take the event: it will be sent again", "event", entry.Event.ID, "type", entry.Event.Type, "outcome", o.Status, "reason", o.Reason)
+			if h := p.relay.config.Hooks.OnRetry; h != nil {
+				h(p.relay.lane, *entry, o)
+			}
+		case o.Status == Refused || o.Status == Unroutable && p.relay.config.Unroutable == ParkUnroutable:
+		default:
+			confirmed++
+		}
+		p.suspects.settled(entry.Seq)
+	}
+	p.window, p.page = p.suspects.window(p.relay.config.WindowEvents, p.relay.config.PageEvents)
+	p.relay.update(func(rp *Report) {
+		rp.Published += int64(confirmed)
+		rp.Retries += int64(retries)
+		rp.InFlight, rp.Open = len(p.stream.flying), p.stream.open
+	})
+	if h := p.relay.config.Hooks.OnPublished; h != nil && confirmed > 0 {
+		h(p.relay.lane, confirmed)
+	}
+	return nil
+}
+
+// take takes in what the clerk has done.
+func (p *pump) take(result clerkResult) error {
+	if result.err != nil {
+		return result.err
+	}
+	now := time.Now()
+	switch result.of {
+	case clerkRead:
+		p.reading = false
+		p.stream.add(result.page)
+		p.exhausted = !result.page.Full
+		switch {
+		case result.page.Full, p.woken: // what was committed after the read may be there
+			p.readAt = now
+			p.poll = p.relay.config.PollBusy
+		case len(result.page.Entries) > 0:
+			p.poll = p.relay.config.PollBusy
+			p.readAt = now.Add(p.poll)
+		default:
+			p.readAt = now.Add(p.poll)
+			p.poll = min(p.poll*5/4, p.relay.config.PollIdle)
+		}
+		p.relay.update(func(rp *Report) {
+			rp.Reads++
+			rp.Stragglers += int64(result.page.Stragglers)
+			rp.Open = p.stream.open
+			rp.CaughtUp = p.exhausted && p.stream.open == 0
+		})
+	case clerkReleased:
+		p.reading = false
+		if len(result.entries) > 0 {
+			p.stream.addReleased(result.entries)
+		}
+	case clerkStored:
+		p.storing = false
+		p.stream.unparked(result.clear)
+		p.noteParked(result.stored)
+		if len(result.stored.keys) > 0 { // more of these keys may have been waiting
+			p.releasedAt = time.Time{}
+		}
+		p.relay.update(func(rp *Report) { rp.CaughtUp = p.exhausted && p.stream.open == 0 })
+	}
+	return nil
+}
+
+func (p *pump) noteParked(s settlement) {
+	for _, parked := range append(s.parked, s.again...) {
+		p.log.Error("event parked", "event", parked.Event.ID, "type", parked.Event.Type, "key", parked.Event.Key, "seq", parked.Seq, "reason", parked.Reason, "behind", parked.Behind)
+		if h := p.relay.config.Hooks.OnParked; h != nil {
+			h(p.relay.lane, parked)
+		}
+	}
+	if len(s.parked) > 0 {
+		p.relay.update(func(rp *Report) { rp.Parked += int64(len(s.parked)) })
+	}
+}
+
+func (p *pump) noteBlocked() {
+	blocked, reason, _ := p.session.Blocked()
+	p.relay.update(func(rp *Report) { rp.Blocked, rp.BlockedReason = blocked, reason })
+	if blocked {
+		p.log.Warn("the broker asked to send nothing", "reason", reason)
+	} else {
+		p.log.Info("the broker takes events again")
+	}
+	if h := p.relay.config.Hooks.OnBlocked; h != nil {
+		h(p.relay.lane, blocked, reason)
+	}
+}
+
+func (p *pump) sessionEnded() error {
+	if err := p.session.Err(); err != nil {
+		return err
+	}
+	return errors.New("relay: the session with the broker ended")
+}
+
+// drained reports whether nothing is left that could be settled soon.
+func (p *pump) drained() bool {
+	onlyWaiting := len(p.stream.flying) == 0 && p.stream.ready.head == len(p.stream.ready.items)
+	return onlyWaiting && !p.reading && !p.storing
+}
+
+// finish stores how far the pump came, once nothing is in flight.
+func (p *pump) finish(ctx context.Context) error {
+	closing, cancel := context.WithDeadline(ctx, p.drainDeadline)
+	defer cancel()
+	err := p.session.Close(closing)
+	if p.storing {
+		return err // the clerk is stuck: the older checkpoint stands
+	}
+	p.pending = p.pending.join(p.stream.settled())
+	if !p.pending.empty() {
+		p.clerk.store(p.pending)
+		select {
+		case result := <-p.clerk.results:
+			if result.err != nil {
+				return result.err
+			}
+			p.noteParked(result.stored)
+		case <-closing.Done():
+			return fmt.Errorf("relay: the last checkpoint wasn't stored in time: %w", closing.Err())
+		}
+	}
+	return err
+}

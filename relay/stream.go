@@ -1,0 +1,371 @@
+package relay
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// stream decides what is sent next and what is settled. It is a state machine: no clock, no goroutine, no I/O. The shell (run.go) feeds it with
+// pages and outcomes, sends what next returns, and stores what settled returns.
+//
+// Its rules:
+//   - At most one event of a key is unconfirmed, so that neither a nack nor a return lets a later one overtake.
+//   - An event is sent again, after a pause, for as long as the broker rejects it; its key waits, others don't.
+//   - An event that can't be published is parked, and the later ones of its key behind it.
+//   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of reading: a checkpoint says that nothing
+//     before it is open.
+type stream struct {
+	policy  policy
+	pages   []*page
+	open    int              // entries that are neither confirmed nor parked
+	span    int              // entries of pages
+	keys    map[string]*item // the last unsettled item of each key with any
+	ready   queue
+	waiting waitingHeap
+	flying  map[uint64]*item
+	lastTag uint64
+	parked  map[string]bool  // keys with parked events, stored or about to be
+	doomed  map[int64]string // entries to be parked as soon as they come: they were seen to break the session
+}
+
+// policy is what a stream needs of the configuration.
+type policy struct {
+	unroutable             UnroutablePolicy
+	unroutableTries        int
+	backoffMin, backoffMax time.Duration
+	jitter                 func() float64 // in [0,1)
+}
+
+func (c Config) policy() policy {
+	return policy{c.Unroutable, c.UnroutableTries, c.BackoffMin, c.BackoffMax, rand.Float64}
+}
+
+// page is a batch of entries that is settled as a whole.
+type page struct {
+	after    Position
+	count    int
+	released bool // entries that were parked before: settled by Unpark, not by a checkpoint
+	open     int
+	entries  []Entry
+	parked   []Parked
+}
+
+// item is an entry on its way.
+type item struct {
+	entry  *Entry
+	page   *page
+	tries  int
+	next   *item // of the same key
+	wakeAt time.Time
+	index  int // in waiting
+}
+
+func newStream(p policy, parkedKeys []string) *stream {
+	s := &stream{policy: p, keys: map[string]*item{}, flying: map[uint64]*item{}, parked: map[string]bool{}, doomed: map[int64]string{}}
+	for _, k := range parkedKeys {
+		s.parked[k] = true
+	}
+	return s
+}
+
+// add takes in a page that was read. Pages without entries need no place: the next one's position is behind theirs.
+func (s *stream) add(p Page) {
+	if len(p.Entries) == 0 {
+		return
+	}
+	pg := &page{after: p.After, count: len(p.Entries), entries: p.Entries}
+	s.pages = append(s.pages, pg)
+	s.span += pg.count
+	for i := range pg.entries {
+		it := &item{entry: &pg.entries[i], page: pg}
+		if s.parked[it.entry.Event.Key] {
+			s.park(it, true, "waits behind a parked event of its key")
+			continue
+		}
+		s.open++
+		pg.open++
+		s.enqueue(it)
+	}
+}
+
+// addReleased takes in entries that were parked and may be tried again. Their keys stay parked for newly read ones until unparked is called.
+func (s *stream) addReleased(entries []Entry) {
+	pg := &page{released: true, count: len(entries), entries: entries}
+	s.pages = append(s.pages, pg)
+	s.span += pg.count
+	for i := range pg.entries {
+		delete(s.doomed, entries[i].Seq) // an operator asked for another try
+		s.open++
+		pg.open++
+		s.enqueue(&item{entry: &pg.entries[i], page: pg})
+	}
+}
+
+// unparked says that no parked event of the keys is stored any more. A key of which one is about to be stays parked: it will be
+// released in its turn.
+func (s *stream) unparked(keys []string) {
+	coming := map[string]bool{}
+	for _, pg := range s.pages {
+		for _, p := range pg.parked {
+			coming[p.Event.Key] = true
+		}
+	}
+	for _, k := range keys {
+		if !coming[k] {
+			delete(s.parked, k)
+		}
+	}
+}
+
+// enqueue makes the item ready, or lets it wait for the items of its key before it.
+func (s *stream) enqueue(it *item) {
+	key := it.entry.Event.Key
+	if key == "" {
+		s.ready.push(it)
+		return
+	}
+	last := s.keys[key]
+	s.keys[key] = it
+	if last != nil {
+		last.next = it
+		return
+	}
+	s.ready.push(it)
+}
+
+// next returns the entry to be sent now, under a new tag, or nil if none is.
+func (s *stream) next(now time.Time) (uint64, *Entry) {
+	for len(s.waiting) > 0 && !s.waiting[0].wakeAt.After(now) {
+		s.ready.push(heap.Pop(&s.waiting).(*item))
+	}
+	it := s.ready.pop()
+	for it != nil {
+		reason, doomed := s.doomed[it.entry.Seq]
+		if !doomed {
+			break
+		}
+		s.parkKey(it, reason)
+		it = s.ready.pop()
+	}
+	if it == nil {
+		return 0, nil
+	}
+	s.lastTag++
+	s.flying[s.lastTag] = it
+	return s.lastTag, it.entry
+}
+
+// wakeAt returns when a waiting entry is due; zero if none waits.
+func (s *stream) wakeAt() time.Time {
+	if len(s.waiting) == 0 {
+		return time.Time{}
+	}
+	return s.waiting[0].wakeAt
+}
+
+// settle takes in an outcome. It returns the entry and whether it will be sent again.
+func (s *stream) settle(o Outcome, now time.Time) (entry *Entry, again bool, err error) {
+	it := s.flying[o.Tag]
+	if it == nil {
+		return nil, false, fmt.Errorf("relay: the publisher reported an outcome (%s) for tag %d, which isn't in flight", o.Status, o.Tag)
+	}
+	delete(s.flying, o.Tag)
+	it.tries++
+	switch {
+	case o.Status == Confirmed, o.Status == Unroutable && s.policy.unroutable == AcceptUnroutable:
+		s.finish(it)
+	case o.Status == Rejected,
+		o.Status == Unroutable && it.tries < s.policy.unroutableTries:
+		it.wakeAt = now.Add(s.backoff(it.tries))
+		heap.Push(&s.waiting, it)
+		return it.entry, true, nil
+	case o.Status == Unroutable:
+		s.parkKey(it, fmt.Sprintf("unroutable after %d tries: %s", it.tries, o.Reason))
+	case o.Status == Refused:
+		s.parkKey(it, o.Reason)
+	default:
+		return nil, false, fmt.Errorf("relay: the publisher reported an unknown outcome %d", o.Status)
+	}
+	return it.entry, false, nil
+}
+
+// backoff returns the pause after a number of tries: it doubles, with jitter of a half, so that keys that failed together don't come back together.
+func (s *stream) backoff(tries int) time.Duration {
+	d := s.policy.backoffMin << min(tries-1, 20)
+	if d > s.policy.backoffMax || d <= 0 {
+		d = s.policy.backoffMax
+	}
+	return d/2 + time.Duration(s.policy.jitter()*float64(d/2))
+}
+
+// finish settles a confirmed item and lets the next of its key go.
+func (s *stream) finish(it *item) {
+	s.close(it)
+	key := it.entry.Event.Key
+	if key == "" {
+		return
+	}
+	if it.next == nil {
+		delete(s.keys, key)
+		return
+	}
+	s.ready.push(it.next)
+}
+
+// parkKey parks the item and everything that has been read of its key behind it.
+func (s *stream) parkKey(it *item, reason string) {
+	s.close(it)
+	s.park(it, false, reason)
+	if it.entry.Event.Key == "" {
+		return
+	}
+	for n := it.next; n != nil; n = n.next {
+		s.close(n)
+		s.park(n, true, "waits behind event "+it.entry.Event.ID)
+	}
+	delete(s.keys, it.entry.Event.Key)
+}
+
+func (s *stream) park(it *item, behind bool, reason string) {
+	it.page.parked = append(it.page.parked, Parked{Entry: *it.entry, Behind: behind, Reason: reason})
+	if key := it.entry.Event.Key; key != "" {
+		s.parked[key] = true
+	}
+}
+
+func (s *stream) close(it *item) {
+	s.open--
+	it.page.open--
+	if it.page.open == 0 && !it.page.released {
+		it.page.entries = nil // the page may stay for long, behind one that isn't settled
+	}
+}
+
+// settlement is what the front of the stream has come to.
+type settlement struct {
+	at     Position // nil: only released entries were settled
+	parked []Parked // before at
+
+	// Of released entries:
+	published []Entry
+	again     []Parked
+	keys      []string
+}
+
+func (s settlement) empty() bool {
+	return s.at == nil && len(s.keys) == 0 && len(s.published) == 0 && len(s.again) == 0
+}
+
+// settled takes the settled pages off the front.
+func (s *stream) settled() settlement {
+	var done settlement
+	for len(s.pages) > 0 && s.pages[0].open == 0 {
+		pg := s.pages[0]
+		s.pages[0] = nil
+		s.pages = s.pages[1:]
+		s.span -= pg.count
+		if !pg.released {
+			done.at = pg.after
+			done.parked = append(done.parked, pg.parked...)
+			continue
+		}
+		failed := map[int64]bool{}
+		for _, p := range pg.parked {
+			failed[p.Seq] = true
+			done.again = append(done.again, p)
+		}
+		seen := map[string]bool{}
+		for _, e := range pg.entries {
+			if !failed[e.Seq] {
+				done.published = append(done.published, e)
+			}
+			if k := e.Event.Key; k != "" && !seen[k] {
+				seen[k] = true
+				done.keys = append(done.keys, k)
+			}
+		}
+	}
+	return done
+}
+
+// join adds a later settlement.
+func (s settlement) join(later settlement) settlement {
+	if later.at != nil {
+		s.at = later.at
+	}
+	s.parked = append(s.parked, later.parked...)
+	s.published = append(s.published, later.published...)
+	s.again = append(s.again, later.again...)
+	s.keys = append(s.keys, later.keys...)
+	return s
+}
+
+// maxSpan is how many entries may lie between the oldest unsettled one and the newest, in buffers. One key that a full queue rejects for hours
+// must not hold up the others soon, but all that was published since that entry is published again after a crash.
+const maxSpan = 32
+
+// room reports whether another page may be read.
+func (s *stream) room(page, buffer int) bool {
+	return s.open+page <= buffer && s.span+page <= buffer*maxSpan
+}
+
+// inFlight returns the entries without an outcome.
+func (s *stream) inFlight() []*Entry {
+	entries := make([]*Entry, 0, len(s.flying))
+	for _, it := range s.flying {
+		entries = append(entries, it.entry)
+	}
+	return entries
+}
+
+// releasing reports whether released entries are on their way.
+func (s *stream) releasing() bool {
+	for _, pg := range s.pages {
+		if pg.released {
+			return true
+		}
+	}
+	return false
+}
+
+// queue is a FIFO of items.
+type queue struct {
+	items []*item
+	head  int
+}
+
+func (q *queue) push(it *item) {
+	if q.head > 1024 && q.head*2 > len(q.items) { // give the used half back
+		q.items = append(q.items[:0], q.items[q.head:]...)
+		q.head = 0
+	}
+	q.items = append(q.items, it)
+}
+
+func (q *queue) pop() *item {
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+		return nil
+	}
+	it := q.items[q.head]
+	q.items[q.head] = nil
+	q.head++
+	return it
+}
+
+// waitingHeap orders items by the time at which they are sent again.
+type waitingHeap []*item
+
+func (h waitingHeap) Len() int           { return len(h) }
+func (h waitingHeap) Less(i, j int) bool { return h[i].wakeAt.Before(h[j].wakeAt) }
+func (h waitingHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].index, h[j].index = i, j }
+func (h *waitingHeap) Push(x any)        { it := x.(*item); it.index = len(*h); *h = append(*h, it) }
+func (h *waitingHeap) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return it
+}

@@ -1,0 +1,53 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// control is the connection that leases are taken and renewed on. It is not the one that the log is read on, so that a
+// renewal never waits for a long read; it is opened when first needed and again after an error.
+type control struct {
+	dialer Dialer
+	mu     sync.Mutex
+	conn   Conn
+}
+
+// ErrNoPool is returned where a store without a pool is asked for more than writing.
+var ErrNoPool = errors.New("sqlstore: this store was made without a pool: it can write events and record handled ones in transactions of the caller, no more")
+
+// do runs work on the connection. An error other than one of the relay's own closes it.
+func (c *control) do(ctx context.Context, work func(Querier) error) error {
+	if c.dialer == nil {
+		return ErrNoPool
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		conn, err := c.dialer.Dial(ctx)
+		if err != nil {
+			return err
+		}
+		c.conn = conn
+	}
+	err := work(c.conn)
+	if err != nil {
+		c.close(ctx)
+	}
+	return err
+}
+
+func (c *control) close(ctx context.Context) {
+	if c.conn != nil {
+		_ = c.conn.Close(ctx) // it is of no use any more, whatever the error
+		c.conn = nil
+	}
+}
+
+// Close ends the control connection. The engine may be used again afterwards.
+func (e *Engine) Close(ctx context.Context) {
+	e.control.mu.Lock()
+	defer e.control.mu.Unlock()
+	e.control.close(ctx)
+}

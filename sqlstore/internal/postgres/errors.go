@@ -1,0 +1,37 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+)
+
+// explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in the chain.
+func (e *Engine) explain(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		if hint := e.hint(state.SQLState()); hint != "" {
+			return fmt.Errorf("sqlstore: %s: %w (%s)", doing, err, hint)
+		}
+	}
+	return fmt.Errorf("sqlstore: %s: %w", doing, err)
+}
+
+// hint returns the remedy for an SQLSTATE (PostgreSQL manual, appendix A).
+func (e *Engine) hint(state string) string {
+	switch state {
+	case "42P01", "42883", "3F000": // undefined_table, undefined_function, invalid_schema_name
+		return "Surepost's tables aren't where this connection looks: migrate the database, or set Config.Schema and Config.Prefix to where they are"
+	case "42703": // undefined_column
+		return "Surepost's tables are of another version: migrate the database"
+	case "42501": // insufficient_privilege
+		return "grant the role what it needs: README, Privileges"
+	case "25006", "55000": // read_only_sql_transaction, object_not_in_prerequisite_state (pg_current_wal_insert_lsn on a standby)
+		return "Surepost must read and write on the primary: check that the URL doesn't lead to a standby (target_session_attrs=read-write)"
+	case "53300": // too_many_connections
+		return "the relay needs two connections of its own besides the pool's: raise max_connections or lower the pools"
+	}
+	return ""
+}

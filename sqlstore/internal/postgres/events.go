@@ -1,0 +1,112 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/relay"
+)
+
+// Append adds complete, valid events to the log.
+func (e *Engine) Append(ctx context.Context, q Querier, events []surepost.Event) error {
+	sql, args, err := e.AppendStatement(events)
+	if err != nil {
+		return err
+	}
+	if _, err := q.Exec(ctx, sql, args...); err != nil {
+		return e.explain("write events", err)
+	}
+	return nil
+}
+
+// AppendStatement returns the statement that adds the events, for callers that send it in their own way.
+func (e *Engine) AppendStatement(events []surepost.Event) (sql string, args []any, err error) {
+	data := make([]string, len(events))
+	headers := make([]string, len(events))
+	for i, ev := range events {
+		raw, err := ev.RawData()
+		if err != nil {
+			return "", nil, err
+		}
+		data[i] = string(raw)
+		if len(ev.Headers) > 0 {
+			h, err := json.Marshal(ev.Headers)
+			if err != nil {
+				return "", nil, err
+			}
+			headers[i] = string(h)
+		}
+	}
+	column := func(at func(e *surepost.Event) string) string {
+		return textArray(len(events), func(i int) string { return at(&events[i]) })
+	}
+	return e.sql.append, []any{
+		column(func(e *surepost.Event) string { return timestamp(e.Time) }),
+		column(func(e *surepost.Event) string { return strconv.Itoa(e.Slot()) }),
+		column(func(e *surepost.Event) string { return e.ID }),
+		column(func(e *surepost.Event) string { return e.Type }),
+		column(func(e *surepost.Event) string { return e.Version }),
+		column(func(e *surepost.Event) string { return e.Source }),
+		column(func(e *surepost.Event) string { return e.Key }),
+		column(func(e *surepost.Event) string { return e.CorrelationID }),
+		column(func(e *surepost.Event) string { return e.CausationID }),
+		column(func(e *surepost.Event) string { return string(e.Category) }),
+		textArray(len(events), func(i int) string { return headers[i] }),
+		textArray(len(events), func(i int) string { return data[i] }),
+	}, nil
+}
+
+// timestamp writes t as PostgreSQL reads it, in UTC: independent of the session's time zone.
+func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.999999Z07:00") }
+
+// LockKeys holds a lock on each key until the transaction ends.
+func (e *Engine) LockKeys(ctx context.Context, q Querier, keys []string) error {
+	var locked int64
+	if _, err := queryRow(ctx, q, e.sql.lockKeys, []any{textArray(len(keys), func(i int) string { return keys[i] })}, &locked); err != nil {
+		return e.explain("lock the events' keys", err)
+	}
+	return nil
+}
+
+// Record notes that consumer handles the event, and reports whether it is the first to do so.
+func (e *Engine) Record(ctx context.Context, q Querier, consumer, eventID string) (bool, error) {
+	affected, err := q.Exec(ctx, e.sql.record, consumer, eventID)
+	if err != nil {
+		return false, e.explain("record the handled event", err)
+	}
+	return affected == 1, nil
+}
+
+// row is an event as the statements return it.
+type row struct {
+	seq                                           int64
+	time                                          *time.Time
+	id, typ, version, source, key                 string
+	correlationID, causationID, category, headers string
+	data                                          []byte
+}
+
+func (r *row) dest() []any {
+	return []any{&r.seq, &r.time, &r.id, &r.typ, &r.version, &r.source, &r.key, &r.correlationID, &r.causationID, &r.category, &r.headers, &r.data}
+}
+
+func (r *row) entry() (relay.Entry, error) {
+	ev := surepost.Event{
+		ID: r.id, Type: r.typ, Version: r.version, Source: r.source, Key: r.key,
+		CorrelationID: r.correlationID, CausationID: r.causationID, Category: surepost.Category(r.category), Data: json.RawMessage(r.data),
+	}
+	if r.time != nil {
+		ev.Time = r.time.UTC()
+	}
+	if r.headers != "" {
+		if err := json.Unmarshal([]byte(r.headers), &ev.Headers); err != nil {
+			return relay.Entry{}, fmt.Errorf("sqlstore: %w: event %s (seq %d) has headers that aren't an object of strings: %w: "+
+				"correct the row's headers in the outbox table", relay.ErrHalt, r.id, r.seq, err)
+		}
+	}
+	return relay.Entry{Seq: r.seq, Event: ev}, nil
+}

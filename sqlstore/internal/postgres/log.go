@@ -1,0 +1,241 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/surepost/surepost/relay"
+)
+
+// Open implements relay.Store.
+func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
+	if e.dialer == nil {
+		return nil, ErrNoPool
+	}
+	if lease.Lane.Of != 1 {
+		return nil, fmt.Errorf("sqlstore: %w: lane %s: several lanes are not supported yet: use one", relay.ErrHalt, lease.Lane)
+	}
+	conn, err := e.dialer.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &log{engine: e, conn: conn, lease: lease, at: origin()}
+	if err := l.load(ctx); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return l, nil
+}
+
+// log reads one lane over one connection.
+type log struct {
+	engine *Engine
+	conn   Conn
+	lease  relay.Lease
+
+	at        cursor
+	n         int64  // of the newest checkpoint of this epoch
+	server    string // identity of the server that the cursor was read from
+	statement string // of reads with limit
+	limit     int
+}
+
+// load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between, the first read sees it.
+func (l *log) load(ctx context.Context) error {
+	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity, nil, &l.server); err != nil {
+		return l.engine.explain("see which server this is", err)
+	}
+	var (
+		epoch, n, hot, pinAfter      int64
+		snap, next, pinSnap, pinNext string
+	)
+	found, err := queryRow(ctx, l.conn, l.engine.sql.newest, []any{l.lease.Lane.Destination, int64(l.lease.Lane.Index)},
+		&epoch, &n, &hot, &snap, &next, &pinSnap, &pinNext, &pinAfter)
+	if err != nil {
+		return l.engine.explain("read the newest checkpoint", err)
+	}
+	if !found {
+		return nil
+	}
+	if epoch > l.lease.Epoch {
+		return relay.ErrLeaseLost
+	}
+	if epoch == l.lease.Epoch {
+		l.n = n
+	}
+	l.at = cursor{hot: hot}
+	if l.at.snap, err = parseSnapshot(snap); err != nil {
+		return err
+	}
+	if l.at.next, err = strconv.ParseUint(next, 10, 64); err != nil {
+		return fmt.Errorf("sqlstore: checkpoint of lane %s: %w", l.lease.Lane, err)
+	}
+	if pinSnap != "" {
+		p := pin{after: pinAfter}
+		if p.snap, err = parseSnapshot(pinSnap); err != nil {
+			return err
+		}
+		if p.next, err = strconv.ParseUint(pinNext, 10, 64); err != nil {
+			return fmt.Errorf("sqlstore: checkpoint of lane %s: %w", l.lease.Lane, err)
+		}
+		l.at.pin = &p
+	}
+	return nil
+}
+
+// The arms of the read statement.
+const (
+	armMeta = iota
+	armStraggler
+	armFresh
+)
+
+// Read implements relay.Log.
+func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
+	if l.limit != limit {
+		l.limit, l.statement = limit, l.engine.config.readStatement(limit)
+	}
+	seen, stragglers, fresh, err := l.query(ctx)
+	if err != nil {
+		return relay.Page{}, l.engine.explain("read the log", err)
+	}
+	if err := l.trust(seen); err != nil {
+		return relay.Page{}, err
+	}
+	after, nStragglers, nFresh, full := l.at.advance(seen.read, seqs(stragglers), seqs(fresh), limit)
+	l.at = after
+	return relay.Page{
+		Entries:    append(stragglers[:nStragglers:nStragglers], fresh[:nFresh]...),
+		After:      after,
+		Full:       full,
+		Stragglers: nStragglers,
+	}, nil
+}
+
+// seen is a read's first row.
+type seen struct {
+	read
+	server string
+}
+
+func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entry, err error) {
+	single, from, to := l.at.probes()
+	var after int64
+	var pinned string
+	if l.at.pin != nil {
+		after, pinned = l.at.pin.after, l.at.pin.snap.String()
+	}
+	rows, err := l.conn.Query(ctx, l.statement, l.at.hot, intArray(single), strconv.FormatUint(from, 10), strconv.FormatUint(to, 10), after, pinned)
+	if err != nil {
+		return seen{}, nil, nil, err
+	}
+	defer rows.Close()
+	var arm int64
+	meta := false
+	for rows.Next() {
+		var r row // afresh: a row keeps the memory that it was scanned into
+		if err := rows.Scan(append([]any{&arm}, r.dest()...)...); err != nil {
+			return seen{}, nil, nil, err
+		}
+		if arm == armMeta {
+			meta = true
+			s.lastValue, s.server = r.seq, r.version
+			if s.snap, err = parseSnapshot(r.id); err != nil {
+				return seen{}, nil, nil, err
+			}
+			if s.next, err = strconv.ParseUint(r.typ, 10, 64); err != nil {
+				return seen{}, nil, nil, err
+			}
+			continue
+		}
+		entry, err := r.entry()
+		if err != nil {
+			return seen{}, nil, nil, err
+		}
+		if arm == armStraggler {
+			stragglers = append(stragglers, entry)
+		} else {
+			fresh = append(fresh, entry)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return seen{}, nil, nil, err
+	}
+	if !meta {
+		return seen{}, nil, nil, errors.New("sqlstore: the read returned nothing about itself: the sequence of the outbox table can't be read")
+	}
+	// Each arm is sorted, but nothing says that PostgreSQL returns a UNION ALL's rows in the order of its arms.
+	bySeq := func(a, b relay.Entry) int { return int(a.Seq - b.Seq) }
+	if !slices.IsSortedFunc(stragglers, bySeq) {
+		slices.SortFunc(stragglers, bySeq)
+	}
+	if !slices.IsSortedFunc(fresh, bySeq) {
+		slices.SortFunc(fresh, bySeq)
+	}
+	return s, stragglers, fresh, nil
+}
+
+var errServerChanged = errors.New("sqlstore: the connection leads to another server, or to one that was restarted or promoted: the checkpoint must be read again")
+
+// trust checks that the cursor still belongs to the server that answered.
+func (l *log) trust(s seen) error {
+	// A cursor in memory must not outlive what it was read from: after a failover or a crash that lost the tail of the log, numbers are drawn
+	// a second time, and a remembered hot would skip them. A new connection reads the checkpoint anyway; behind a
+	// pooler, the timeline and the start of the server show what the connection hides.
+	if l.server != s.server {
+		return errServerChanged
+	}
+	if s.lastValue < l.at.hot {
+		return fmt.Errorf("sqlstore: %w: the outbox's sequence stands at %d, behind the cursor's %d of lane %s: it was restarted, or the table was copied without it, "+
+			"and new events would be skipped. Stop the producers, then run: SELECT setval('%s', %d); UPDATE %s SET seq = DEFAULT WHERE tx >= '%d'::xid8; and start the relay again",
+			relay.ErrHalt, s.lastValue, l.at.hot, l.lease.Lane, l.engine.config.name("sequence"), l.at.hot, l.engine.config.name("outbox"), l.at.next)
+	}
+	return nil
+}
+
+func seqs(entries []relay.Entry) []int64 {
+	s := make([]int64, len(entries))
+	for i := range entries {
+		s[i] = entries[i].Seq
+	}
+	return s
+}
+
+// Checkpoint implements relay.Log.
+func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.Parked) error {
+	c, ok := at.(cursor)
+	if !ok {
+		return fmt.Errorf("sqlstore: a position of type %T isn't one of this log's", at)
+	}
+	var pinSnap, pinNext string
+	var pinAfter int64
+	if c.pin != nil {
+		pinSnap, pinNext, pinAfter = c.pin.snap.String(), strconv.FormatUint(c.pin.next, 10), c.pin.after
+	}
+	affected, err := l.conn.Exec(ctx, l.engine.sql.checkpoint, l.lease.Lane.Destination, int64(l.lease.Lane.Index), l.lease.Epoch, l.n+1,
+		c.hot, c.snap.String(), strconv.FormatUint(c.next, 10), pinSnap, pinNext, pinAfter,
+		textArray(len(parked), func(i int) string { return strconv.FormatInt(parked[i].Seq, 10) }),
+		textArray(len(parked), func(i int) string { return strconv.FormatBool(parked[i].Behind) }),
+		textArray(len(parked), func(i int) string { return parked[i].Reason }))
+	if err != nil {
+		return l.engine.explain("write a checkpoint", err)
+	}
+	if affected == 0 {
+		return relay.ErrLeaseLost
+	}
+	l.n++
+	// Often enough that the table stays small (a few hundred rows a lane), seldom enough to cost nothing.
+	const trimEvery, keep = 256, 16
+	if l.n%trimEvery == 1 {
+		if _, err := l.conn.Exec(ctx, l.engine.sql.trim, l.lease.Lane.Destination, int64(l.lease.Lane.Index), l.lease.Epoch, l.n-keep); err != nil {
+			return l.engine.explain("remove old checkpoints", err)
+		}
+	}
+	return nil
+}
+
+// Close implements relay.Log.
+func (l *log) Close(ctx context.Context) error { return l.conn.Close(ctx) }

@@ -1,0 +1,61 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Config names the tables.
+type Config struct {
+	// Schema holds the tables. Default: none, which leaves it to the connection's search_path.
+	Schema string
+	// Prefix begins the name of every table and function. Default "surepost_". Lower-case letters, digits and underscores,
+	// at most 32 bytes: index names must stay below PostgreSQL's 63.
+	Prefix string
+}
+
+// DefaultPrefix begins the names of tables and functions unless Config says otherwise.
+const DefaultPrefix = "surepost_"
+
+var validPrefix = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
+
+func (c Config) withDefaults() Config {
+	if c.Prefix == "" {
+		c.Prefix = DefaultPrefix
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if !validPrefix.MatchString(c.Prefix) {
+		errs = append(errs, fmt.Errorf("sqlstore: Config.Prefix is %q: use lower-case letters, digits and underscores, at most 32, not beginning with a digit", c.Prefix))
+	}
+	if len(c.Schema) > 63 || strings.ContainsRune(c.Schema, 0) {
+		errs = append(errs, fmt.Errorf("sqlstore: Config.Schema is %q: PostgreSQL's names have at most 63 bytes and no NUL", c.Schema))
+	}
+	return errors.Join(errs...)
+}
+
+// expand replaces ${…} in a statement by the quoted, qualified names, and ${p} by the prefix.
+func (c Config) expand(statement string) string {
+	pairs := []string{"${p}", c.Prefix, "${schema}", quoteIdent(c.Schema)}
+	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "write"} {
+		pairs = append(pairs, "${"+name+"}", c.name(name))
+	}
+	return strings.NewReplacer(pairs...).Replace(statement)
+}
+
+// name returns the quoted, qualified name of a table or function.
+func (c Config) name(name string) string {
+	if c.Schema == "" {
+		return quoteIdent(c.Prefix + name)
+	}
+	return quoteIdent(c.Schema) + "." + quoteIdent(c.Prefix+name)
+}
+
+func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
+func quoteLiteral(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }

@@ -1,0 +1,162 @@
+package postgres
+
+import "strconv"
+
+// statements are the engine's SQL texts with the tables' names filled in. Every statement stands by itself: none needs a
+// session setting, a prepared statement of its own or an open transaction, so that poolers in transaction mode don't matter.
+type statements struct {
+	append     string
+	lockKeys   string
+	record     string
+	acquire    string
+	holder     string
+	renew      string
+	release    string
+	newest     string
+	checkpoint string
+	trim       string
+	parkedKeys string
+	released   string
+	unpark     string
+	clearKeys  string
+	parked     string
+	retry      string
+	discard    string
+}
+
+const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
+
+func newStatements(c Config) statements {
+	return statements{
+		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on unnest.
+		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
+SELECT e.time, e.slot, e.id, e.type, e.version, e.source, nullif(e.key, ''), nullif(e.correlation_id, e.id), nullif(e.causation_id, ''),
+       nullif(e.category, ''), nullif(e.headers, '')::json, e.data::json
+FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[]) AS e (` + eventColumns + `)`),
+
+		// Keys come sorted, so that two transactions can't wait for each other. 0x73757265 is "sure": a class of locks of our own.
+		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, hashtext(k))) FROM unnest($1::text[]) AS k`,
+
+		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
+		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
+
+		acquire: c.expand(`INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
+VALUES ($1, $2::int, $3::int, $4, 1, clock_timestamp() + make_interval(secs => $5::bigint / 1000.0))
+ON CONFLICT (destination, lane) DO UPDATE
+SET owner = excluded.owner, lanes = excluded.lanes, epoch = l.epoch + 1, expires_at = excluded.expires_at
+WHERE l.owner = excluded.owner OR l.owner = '' OR l.expires_at < clock_timestamp()
+RETURNING epoch`),
+
+		holder: c.expand(`SELECT owner, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint FROM ${lease} WHERE destination = $1 AND lane = $2::int`),
+
+		renew: c.expand(`UPDATE ${lease} SET expires_at = clock_timestamp() + make_interval(secs => $4::bigint / 1000.0)
+WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint`),
+
+		release: c.expand(`UPDATE ${lease} SET owner = '', expires_at = clock_timestamp() WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint`),
+
+		// Plan: Index Scan Backward on the primary key, one row.
+		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
+FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int ORDER BY epoch DESC, n DESC LIMIT 1`),
+
+		// Position and parked events in one statement, under a lock on the lease's row: a relay that takes over waits for it, and one that
+		// lost its lease finds no row and writes nothing. The commit isn't flushed: if a crash loses it, the older checkpoint before it
+		// is as true, and events are only published again.
+		checkpoint: c.expand(`WITH held AS (
+    SELECT epoch, set_config('synchronous_commit', 'off', true) FROM ${lease}
+    WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
+), park AS (
+    INSERT INTO ${parked} (destination, seq, key, behind, reason, time, slot, id, type, version, source, correlation_id, causation_id, category, headers, data)
+    SELECT $1, o.seq, coalesce(o.key, ''), p.behind, p.reason, o.time, o.slot, o.id, o.type, o.version, o.source, o.correlation_id, o.causation_id, o.category, o.headers, o.data
+    FROM held, unnest($11::bigint[], $12::boolean[], $13::text[]) AS p (seq, behind, reason) JOIN ${outbox} o USING (seq)
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO ${checkpoint} (destination, lane, epoch, n, hot, snap, next, pin_snap, pin_next, pin_after)
+SELECT $1, $2::int, $3::bigint, $4::bigint, $5::bigint, $6::text::pg_snapshot, $7::text::xid8,
+       nullif($8::text, '')::pg_snapshot, nullif($9::text, '')::xid8, nullif($10::bigint, 0)
+FROM held`),
+
+		// Old checkpoints serve nobody. Dead rows at the far end of the index cost the reader of the newest nothing.
+		trim: c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int AND (epoch, n) < ($3::bigint, $4::bigint)`),
+
+		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND slot % $2::int = $3::int`),
+
+		// Walks the keys by index probes, takes the first rows of each, and keeps those before which nothing stays parked.
+		released: c.expand(`WITH RECURSIVE keys AS (
+    (SELECT key FROM ${parked} WHERE destination = $1 AND key > '' ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.key FROM ${parked} p WHERE p.destination = $1 AND p.key > keys.key ORDER BY p.key LIMIT 1) FROM keys WHERE keys.key IS NOT NULL
+), candidates AS (
+    SELECT f.* FROM keys CROSS JOIN LATERAL (
+        SELECT p.*, bool_and(p.behind OR p.retry_at IS NOT NULL) OVER (ORDER BY p.seq) AS free
+        FROM (SELECT * FROM ${parked} p WHERE p.destination = $1 AND p.key = keys.key ORDER BY p.seq LIMIT 100) p
+    ) f WHERE keys.key IS NOT NULL
+    UNION ALL
+    (SELECT p.*, true FROM ${parked} p WHERE p.destination = $1 AND p.key = '' AND p.retry_at IS NOT NULL ORDER BY p.seq LIMIT 1000)
+)
+SELECT seq, time, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers::text, ''), data::text
+FROM candidates WHERE free AND slot % $2::int = $3::int ORDER BY seq LIMIT $4::int`),
+
+		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's epoch.
+		unpark: c.expand(`WITH held AS (
+    SELECT epoch FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
+), gone AS (
+    DELETE FROM ${parked} p USING held WHERE p.destination = $1 AND (p.key, p.seq) IN (SELECT * FROM unnest($4::text[], $5::bigint[]))
+), again AS (
+    UPDATE ${parked} p SET behind = a.behind, reason = a.reason, retry_at = NULL, parked_at = clock_timestamp()
+    FROM held, unnest($6::text[], $7::bigint[], $8::boolean[], $9::text[]) AS a (key, seq, behind, reason)
+    WHERE p.destination = $1 AND p.key = a.key AND p.seq = a.seq
+)
+SELECT count(*) FROM held`),
+
+		clearKeys: c.expand(`SELECT k FROM unnest($2::text[]) AS k WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1 AND p.key = k)`),
+
+		parked: c.expand(`SELECT destination, seq, time, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''),
+       coalesce(headers::text, ''), data::text, behind, reason, parked_at, retry_at IS NOT NULL
+FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::int`),
+
+		retry: c.expand(`UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
+
+		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+	}
+}
+
+// serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is an error.
+const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
+
+// parkedFilter selects parked events by destination, key, type and ids, where an empty value selects all.
+const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[]))`
+
+// readStatement returns the statement of one read: a first row about the read itself, then stragglers, then fresh rows. It
+// is one statement because all of it must be of one snapshot, and one round trip because it is the relay's idle cost.
+//
+// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop over probes of
+// outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
+//
+// $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot or an empty string.
+//
+// In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has had from its
+// beginning; last_value, which is read when the scan fetches the sequence's tuple; next, which is evaluated on that tuple. Keep age() out of every
+// WHERE: the planner evaluates stable functions there to estimate, and age() remembers its first answer for the rest of the
+// transaction, from before the snapshot.
+func (c Config) readStatement(limit int) string {
+	n := strconv.Itoa(limit)
+	const columns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
+       coalesce(category, ''), coalesce(headers::text, ''), data::text`
+	return c.expand(`SELECT 0 AS arm, s.last_value AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
+       (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
+       ` + serverIdentity + ` AS version,
+       '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
+FROM ${sequence} s
+UNION ALL (
+SELECT 1, ` + columns + ` FROM (
+    SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
+        SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint ORDER BY o.tx, o.seq LIMIT ` + n + `) o
+    UNION ALL
+    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint
+    OFFSET 0) stragglers
+WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
+ORDER BY seq LIMIT ` + n + `)
+UNION ALL (
+SELECT 2, ` + columns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint ORDER BY seq LIMIT ` + n + `)`)
+}
