@@ -54,7 +54,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	if errors.Is(err, ErrRefused) {
 		suspects.refused(p.stream.inFlight(), err.Error())
 	}
-	return err
+	return errors.Join(err, p.flush(ctx))
 }
 
 // pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log belongs to the clerk.
@@ -69,9 +69,11 @@ type pump struct {
 
 	window, page int
 	poll         time.Duration // the next wait for news
+	blocked      bool          // the broker wants nothing, as last told
 
 	reading       bool
 	woken         bool // since the last read was asked for
+	logFailed     bool // the log is of no use any more
 	exhausted     bool // the last read left nothing
 	readAt        time.Time
 	storing       bool
@@ -95,10 +97,11 @@ func (p *pump) loop(ctx, stop context.Context) error {
 			return err
 		}
 		p.ask(now)
-		if p.draining && (p.drained() || now.After(p.drainDeadline)) {
+		if p.draining && (p.drained() || !now.Before(p.drainDeadline)) {
 			return p.finish(ctx)
 		}
-		blocked, _, blockedChanged := p.session.Blocked()
+		blocked, reason, blockedChanged := p.session.Blocked()
+		p.noteBlocked(blocked, reason)
 		timer.Reset(time.Until(p.due(now, blocked)))
 
 		select {
@@ -121,7 +124,6 @@ func (p *pump) loop(ctx, stop context.Context) error {
 		case <-p.relay.wake:
 			p.woken, p.readAt, p.poll = true, time.Time{}, p.relay.config.PollBusy
 		case <-blockedChanged:
-			p.noteBlocked()
 		case <-timer.C:
 		}
 	}
@@ -189,7 +191,9 @@ func (p *pump) due(now time.Time, blocked bool) time.Time {
 		if p.stream.room(p.page, p.relay.config.BufferEvents) {
 			sooner(p.readAt)
 		}
-		sooner(p.releasedAt.Add(releasedEvery))
+		if !p.stream.releasing() {
+			sooner(p.releasedAt.Add(releasedEvery))
+		}
 	}
 	if !p.storing && !p.pending.empty() {
 		sooner(p.storedAt.Add(p.relay.config.CheckpointInterval))
@@ -237,6 +241,7 @@ func (p *pump) settle(batch []Outcome) error {
 // take takes in what the clerk has done.
 func (p *pump) take(result clerkResult) error {
 	if result.err != nil {
+		p.logFailed = true
 		return result.err
 	}
 	now := time.Now()
@@ -291,8 +296,11 @@ func (p *pump) noteParked(s settlement) {
 	}
 }
 
-func (p *pump) noteBlocked() {
-	blocked, reason, _ := p.session.Blocked()
+func (p *pump) noteBlocked(blocked bool, reason string) {
+	if blocked == p.blocked {
+		return
+	}
+	p.blocked = blocked
 	p.relay.update(func(rp *Report) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if blocked {
 		p.log.Warn("the broker asked to send nothing", "reason", reason)
@@ -317,26 +325,38 @@ func (p *pump) drained() bool {
 	return onlyWaiting && !p.reading && !p.storing
 }
 
-// finish stores how far the pump came, once nothing is in flight.
+// finish closes the session in good order.
 func (p *pump) finish(ctx context.Context) error {
 	closing, cancel := context.WithDeadline(ctx, p.drainDeadline)
 	defer cancel()
-	err := p.session.Close(closing)
-	if p.storing {
-		return err // the clerk is stuck: the older checkpoint stands
+	return p.session.Close(closing)
+}
+
+// flush stores how far the pump came, so that as little as possible is published again. It does nothing where the log or the lease
+// has failed: the older checkpoint stands, and is as true.
+func (p *pump) flush(ctx context.Context) error {
+	if ctx.Err() != nil || p.logFailed || !p.keeper.valid() {
+		return nil
 	}
-	p.pending = p.pending.join(p.stream.settled())
-	if !p.pending.empty() {
-		p.clerk.store(p.pending)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	for {
+		if !p.storing {
+			p.pending = p.pending.join(p.stream.settled())
+			if p.pending.empty() {
+				return nil
+			}
+			p.storing = true
+			p.clerk.store(p.pending)
+			p.pending = settlement{}
+		}
 		select {
 		case result := <-p.clerk.results:
-			if result.err != nil {
-				return result.err
+			if err := p.take(result); err != nil {
+				return err
 			}
-			p.noteParked(result.stored)
-		case <-closing.Done():
-			return fmt.Errorf("relay: the last checkpoint wasn't stored in time: %w", closing.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("relay: the last checkpoint wasn't stored in time: %w", ctx.Err())
 		}
 	}
-	return err
 }
