@@ -279,6 +279,12 @@ func (b *fakeBroker) set(down, blocked bool) {
 	b.changed = make(chan struct{})
 }
 
+func (b *fakeBroker) decide(fate func(e *Entry) Status) {
+	b.mu.Lock()
+	b.fate = fate
+	b.mu.Unlock()
+}
+
 func (b *fakeBroker) Open(ctx context.Context) (s Session, err error) {
 	err = b.faults.do(ctx, func() error {
 		b.mu.Lock()
@@ -338,12 +344,10 @@ func (s *fakeSession) serve() {
 			return
 		}
 		status := Confirmed
-		if s.b.fate != nil {
-			if f := s.b.fate(&m.entry); f != 0 {
-				status = f
-			}
-		}
 		s.b.mu.Lock()
+		if s.b.fate != nil {
+			status = s.b.fate(&m.entry)
+		}
 		down := s.b.down
 		if status == Confirmed && !down {
 			s.b.taken = append(s.b.taken, m.entry)

@@ -77,12 +77,12 @@ func underFaults(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	f := &faults{rnd: rand.New(rand.NewPCG(seed, 2)), rate: 0.02}
 	store, broker := newFakeStore(f), newFakeBroker(f)
-	broker.fate = func(e *Entry) Status {
+	broker.decide(func(e *Entry) Status {
 		if f.intN(40) == 0 {
 			return Rejected
 		}
 		return Confirmed
-	}
+	})
 	var wg sync.WaitGroup
 	ending := make(chan struct{})
 	for n := range 3 {
@@ -183,12 +183,12 @@ func TestTheEventThatKillsTheSessionIsFoundAndParked(t *testing.T) {
 			store.commit("a", "b", "c", "")
 		}
 		culprit := int64(50) // key b
-		broker.fate = func(e *Entry) Status {
+		broker.decide(func(e *Entry) Status {
 			if e.Seq == culprit {
 				return killer
 			}
 			return Confirmed
-		}
+		})
 		r, stop := start(t, store, broker, testConfig("a"))
 		time.Sleep(5 * time.Minute)
 		stop()
@@ -208,7 +208,7 @@ func TestTheEventThatKillsTheSessionIsFoundAndParked(t *testing.T) {
 		}
 
 		// Its cause mended, an operator asks for another try.
-		broker.fate = nil
+		broker.decide(nil)
 		store.retry[culprit] = true
 		_, stop = start(t, store, broker, testConfig("b"))
 		store.commit("b", "b")
@@ -228,12 +228,12 @@ func TestParkedKeysKeepTheirOrder(t *testing.T) {
 			f := &faults{rnd: rand.New(rand.NewPCG(seed, 2)), rate: 0.01}
 			store, broker := newFakeStore(f), newFakeBroker(f)
 			rnd := rand.New(rand.NewPCG(seed, 3))
-			broker.fate = func(e *Entry) Status {
+			broker.decide(func(e *Entry) Status {
 				if f.intN(10) == 0 {
 					return Unroutable
 				}
 				return Confirmed
-			}
+			})
 			_, stop := start(t, store, broker, testConfig("a"))
 			for range 40 {
 				for range rnd.IntN(6) {
@@ -249,7 +249,7 @@ func TestParkedKeysKeepTheirOrder(t *testing.T) {
 				store.mu.Unlock()
 			}
 			f.set(0)
-			broker.fate = nil
+			broker.decide(nil)
 			for range 100 {
 				time.Sleep(3 * time.Second)
 				store.mu.Lock()
@@ -291,10 +291,7 @@ func TestAStandbyTakesOverWhenTheLeaseRunsOut(t *testing.T) {
 func TestARelayThatLostItsLeaseWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, broker := quiet()
-		lost := errors.New("")
-		config := testConfig("old")
-		config.Hooks.OnError = func(_ Lane, err error) { lost = err }
-		_, stop := start(t, store, broker, config)
+		r, stop := start(t, store, broker, testConfig("old"))
 		defer stop()
 		time.Sleep(time.Second)
 		store.mu.Lock()
@@ -306,8 +303,8 @@ func TestARelayThatLostItsLeaseWritesNothing(t *testing.T) {
 		if store.position != 0 {
 			t.Errorf("the old relay moved the checkpoint to %d", store.position)
 		}
-		if !errors.Is(lost, ErrLeaseLost) {
-			t.Errorf("reported %v, want ErrLeaseLost", lost)
+		if rp := r.Report(); rp.State != Standby || !errors.Is(rp.LastError, ErrLeaseLost) {
+			t.Errorf("%+v, want a standby that lost its lease", rp)
 		}
 	})
 }

@@ -1,0 +1,246 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Kind is what differs between the two sorts of server.
+type Kind struct {
+	Name       string
+	URLVar     string // the environment variable with the address of a server to use
+	ImageVar   string // … with the name of the image to use
+	Image      string // the image used by default
+	Package    string // Debian's name
+	ExampleURL string
+
+	schemes   []string
+	ready     func(context.Context, *Server) error
+	programs  func(machine) (dir string, err error)
+	binaries  func(context.Context, *Kind, Config, machine) (*Server, error)
+	container func(context.Context, *Kind, Config, *engine, string) (*Server, error)
+}
+
+// ImageName returns the image to use: the environment's or the default.
+func (k *Kind) ImageName() string {
+	if name := os.Getenv(k.ImageVar); name != "" {
+		return name
+	}
+	return k.Image
+}
+
+// ManagementVar names the environment variable with the address of the management API, for a broker
+// whose management port is not its AMQP port + 10000.
+const ManagementVar = "SUREPOST_RABBITMQ_MANAGEMENT_URL"
+
+// Config says what kind of use a server is for.
+type Config struct {
+	// Private asks for a server that nobody else uses. The environment's URL is then no source.
+	Private bool
+
+	// Settings are added to the server's configuration. Only for a private server.
+	Settings []Setting
+}
+
+// Setting is one line of a server's configuration.
+type Setting struct{ Name, Value string }
+
+// machine is where servers can be had without an address: a container engine and folders with
+// binaries, as glob patterns in which the highest version wins. Tests put others in its place.
+type machine struct {
+	engine   func() (*engine, error)
+	postgres []string
+	rabbitmq []string
+	erlang   []string
+	path     []string // searched after each of the above
+}
+
+// thisMachine is the engine that testcontainers-go finds, where Debian, Fedora and Homebrew put their
+// binaries, and PATH. Debian's RabbitMQ commands in PATH are wrappers that change the user, so the
+// folder behind them comes first.
+func thisMachine() machine {
+	return machine{
+		engine:   connectEngine,
+		postgres: []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"},
+		rabbitmq: []string{"/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"},
+		erlang:   []string{"/usr/lib/erlang/bin"},
+		path:     append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin"),
+	}
+}
+
+func (m machine) postgresPrograms() (dir string, err error) {
+	return m.find("PostgreSQL's server programs", m.postgres, "initdb", "postgres")
+}
+
+func (m machine) rabbitPrograms() (dir string, err error) {
+	return m.find("RabbitMQ's server programs", m.rabbitmq, "rabbitmq-server", "rabbitmqctl")
+}
+
+// find returns the first folder that has all these programs.
+func (m machine) find(what string, patterns []string, programs ...string) (string, error) {
+	var folders []string
+	for _, pattern := range patterns {
+		matches, _ := filepath.Glob(pattern)
+		slices.SortFunc(matches, newestFirst)
+		folders = append(folders, matches...)
+	}
+	for _, dir := range append(folders, m.path...) {
+		if dir != "" && !slices.ContainsFunc(programs, func(name string) bool { return !executable(filepath.Join(dir, name)) }) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("%s (%s) are neither in %s nor in PATH",
+		what, strings.Join(programs, ", "), strings.Join(patterns, ", "))
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// newestFirst orders paths by the first number in which they differ, so that 18 precedes 9.
+func newestFirst(a, b string) int { return slices.Compare(numbers(b), numbers(a)) }
+
+func numbers(path string) (found []int) {
+	for _, digits := range strings.FieldsFunc(path, func(r rune) bool { return r < '0' || r > '9' }) {
+		n, _ := strconv.Atoi(digits)
+		found = append(found, n)
+	}
+	return found
+}
+
+// Open returns a server that serves: the environment's, else a container, else binaries of this
+// machine. When there is none, the error says what was tried, why each failed and what to do.
+func Open(ctx context.Context, kind *Kind, cfg Config) (*Server, error) {
+	if given := os.Getenv(kind.URLVar); given != "" && !cfg.Private {
+		return openURL(ctx, kind, given)
+	}
+	return Start(ctx, kind, cfg)
+}
+
+// Start is Open without the environment's URL: the server is of our own starting.
+func Start(ctx context.Context, kind *Kind, cfg Config) (*Server, error) {
+	return thisMachine().start(ctx, kind, cfg)
+}
+
+func (m machine) start(ctx context.Context, kind *Kind, cfg Config) (s *Server, err error) {
+	missing := &NoServerError{Kind: kind, Private: cfg.Private}
+	image := kind.ImageName()
+	engine, err := m.engineWith(ctx, image)
+	if err == nil {
+		if s, err = kind.container(ctx, kind, cfg, engine, image); err == nil {
+			return s, nil
+		}
+	}
+	missing.Docker = err
+	if s, missing.Binaries = kind.binaries(ctx, kind, cfg, m); missing.Binaries == nil {
+		return s, nil
+	}
+	return nil, missing
+}
+
+func openURL(ctx context.Context, kind *Kind, raw string) (*Server, error) {
+	u, err := url.Parse(raw)
+	if err != nil || !slices.Contains(kind.schemes, u.Scheme) || u.Hostname() == "" {
+		return nil, fmt.Errorf("%s is not a URL like %s: correct it, or unset it to let the harness find a server", kind.URLVar, kind.ExampleURL)
+	}
+	s := &Server{Kind: kind, URL: raw, Origin: kind.URLVar}
+	if kind == RabbitMQ {
+		s.ManagementURL = managementURL(u)
+	}
+	// One attempt: a server that is given is expected to run.
+	if err := kind.ready(ctx, s); err != nil {
+		return nil, fmt.Errorf("no %s answers at %s from %s: start it, or unset %[3]s to let the harness find one: %w",
+			kind.Name, u.Redacted(), kind.URLVar, err)
+	}
+	return s, nil
+}
+
+// managementURL returns the management API of the broker behind an AMQP URL: the environment's, else
+// the same host and user with the conventional port.
+func managementURL(broker *url.URL) string {
+	if raw := os.Getenv(ManagementVar); raw != "" {
+		if u, err := url.Parse(raw); err == nil && u.User == nil {
+			u.User = broker.User
+			raw = u.String()
+		}
+		return strings.TrimSuffix(raw, "/")
+	}
+	scheme, port := "http", 5672
+	if broker.Scheme == "amqps" {
+		scheme, port = "https", 5671
+	}
+	if p, err := strconv.Atoi(broker.Port()); err == nil {
+		port = p
+	}
+	api := url.URL{Scheme: scheme, User: broker.User, Host: broker.Hostname() + ":" + strconv.Itoa(port+ManagementOffset)}
+	if broker.User == nil {
+		api.User = url.UserPassword("guest", "guest")
+	}
+	return api.String()
+}
+
+// Check reports, without starting anything, whether a container or binaries of the kind could be
+// started here: nil, or what is missing.
+func Check(ctx context.Context, kind *Kind) error {
+	m := thisMachine()
+	missing := &NoServerError{Kind: kind, Private: true}
+	if _, missing.Docker = m.engineWith(ctx, kind.ImageName()); missing.Docker == nil {
+		return nil
+	}
+	if _, missing.Binaries = kind.programs(m); missing.Binaries == nil {
+		return nil
+	}
+	return missing
+}
+
+// engineWith returns the machine's engine if it has the image or can have it.
+func (m machine) engineWith(ctx context.Context, image string) (*engine, error) {
+	e, err := m.engine()
+	if err != nil {
+		return nil, err
+	}
+	return e, e.provide(ctx, image)
+}
+
+// NoServerError says that no source had a server.
+type NoServerError struct {
+	Kind     *Kind
+	Private  bool
+	Docker   error
+	Binaries error
+}
+
+func (e *NoServerError) Error() string {
+	given := "not set"
+	if e.Private {
+		given = "not used for a server of one's own"
+	}
+	k := e.Kind
+	return fmt.Sprintf(`no %[1]s can be had. Tried, in this order:
+  %[2]s: %[3]s
+  Docker with the image %[4]s: %[5]s
+  binaries of this machine: %[6]s
+Do one of these:
+  apt-get install %[7]s (on Debian and Ubuntu), or run: go run ./harness/cmd/harness install
+  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s
+  export %[2]s=%[9]s (not for servers of one's own)`,
+		k.Name, k.URLVar, given, k.ImageName(), hang(e.Docker), hang(e.Binaries), k.Package, k.ImageVar, k.ExampleURL)
+}
+
+func (e *NoServerError) Unwrap() []error { return []error{e.Docker, e.Binaries} }
+
+// hang indents all lines of an error but the first, so that it reads as part of a list.
+func hang(err error) string {
+	if err == nil {
+		err = errors.New("not tried")
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "\n    ")
+}

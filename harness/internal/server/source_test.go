@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
+	bare := machine{
+		engine:   func() (*engine, error) { return nil, errors.New("no engine answers: connection refused") },
+		postgres: []string{t.TempDir() + "/*/bin"},
+		path:     []string{t.TempDir()},
+	}
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+		_, err := bare.start(context.Background(), kind, Config{})
+		if err == nil {
+			t.Fatalf("a machine without anything has a %s", kind.Name)
+		}
+		for _, part := range []string{
+			"no " + kind.Name + " can be had. Tried, in this order:",
+			kind.URLVar + ": not set",
+			"Docker with the image " + kind.Image + ": no engine answers: connection refused",
+			kind.Name + "'s server programs (", "are neither in", "nor in PATH",
+			"apt-get install " + kind.Package,
+			"docker pull " + kind.Image, kind.ImageVar,
+			"export " + kind.URLVar + "=" + kind.ExampleURL,
+		} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q is missing in:\n%v", part, err)
+			}
+		}
+	}
+}
+
+func TestBinariesAreUsedWhereThereIsNoEngine(t *testing.T) {
+	m := thisMachine()
+	m.engine = func() (*engine, error) { return nil, errors.New("no engine answers") }
+	s, err := m.start(t.Context(), PostgreSQL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(s.Origin, "binaries in ") {
+		t.Errorf("the server comes from %s", s.Origin)
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewestVersionIsFoundFirst(t *testing.T) {
+	root := t.TempDir()
+	for _, version := range []string{"9", "18", "15", "20"} {
+		dir := filepath.Join(root, version, "bin")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, program := range []string{"initdb", "postgres"} {
+			if version == "20" && program == "initdb" {
+				continue // only client programs: not a server
+			}
+			if err := os.WriteFile(filepath.Join(dir, program), nil, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m := machine{postgres: []string{root + "/*/bin"}}
+	dir, err := m.postgresPrograms()
+	if want := filepath.Join(root, "18", "bin"); err != nil || dir != want {
+		t.Errorf("found %s, %v; want %s", dir, err, want)
+	}
+}
+
+func TestManagementAPIIsFoundFromTheAMQPURL(t *testing.T) {
+	for _, c := range []struct{ amqp, variable, want string }{
+		{"amqp://u:p@broker/", "", "http://u:p@broker:15672"},
+		{"amqp://u:p@broker:5673/vhost", "", "http://u:p@broker:15673"},
+		{"amqps://u:p@broker/", "", "https://u:p@broker:15671"},
+		{"amqp://broker/", "", "http://guest:guest@broker:15672"},
+		{"amqp://u:p@broker/", "https://elsewhere/", "https://u:p@elsewhere"},
+		{"amqp://u:p@broker/", "http://a:b@elsewhere:1", "http://a:b@elsewhere:1"},
+	} {
+		t.Setenv(ManagementVar, c.variable)
+		u, err := url.Parse(c.amqp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := managementURL(u); got != c.want {
+			t.Errorf("%s with %q: %s, want %s", c.amqp, c.variable, got, c.want)
+		}
+	}
+}
