@@ -1,7 +1,29 @@
-// Package amqp connects Surepost to RabbitMQ over AMQP 0-9-1: a publisher for the relay, a consumer for the inbox, and the
-// topology (exchanges, queues, bindings) that both need.
+// Package amqp connects Surepost to RabbitMQ over AMQP 0-9-1: a publisher for the relay, a consumer for the inbox, and
+// the topology (exchanges, queues, bindings) that both need. RabbitMQ 3.10 to 4.x.
 //
-// What it promises: the publisher reports an event as confirmed only after the broker confirmed a persistent, mandatory message that
-// was not returned; the consumer acknowledges a message only after its handler's transaction committed, or after a
-// copy of it was confirmed in the dead-letter queue. No call waits longer than its limit, whatever the socket does.
+//	publisher, err := amqp.NewPublisher(amqp.PublisherConfig{
+//		Connection: amqp.Connection{URLs: []string{
+//			"amqps://orders:secret@rabbit-1/shop", "amqps://orders:secret@rabbit-2/shop",
+//		}},
+//		Routing: amqp.Routing{Rules: []amqp.Rule{
+//			{Category: "system", Exchange: "ops", Key: "{type}"},
+//		}},
+//	})
+//
+// What it promises: the publisher reports an event as confirmed only after the broker confirmed a persistent, mandatory
+// message that was not returned; the consumer acknowledges a message only after its handler's transaction committed, or
+// after a copy of it was confirmed in the dead-letter queue. No call waits longer than its limit, whatever the socket does.
+//
+// What it doesn't: a confirmed message is as safe as its queue. A classic queue on one node is lost with the node's disk;
+// use quorum queues. An alternate exchange takes unroutable events silently: the broker doesn't return them then.
+//
+// # How to read it
+//
+// A [Publisher] opens sessions (publisher.go, session.go); a session is one connection that never reconnects, since
+// whatever is begun on a lost one (a delivery tag, an unconfirmed message) has no meaning on the next. The events
+// without an outcome are in window.go. Beneath is a connection that can't be blocked for ever (connection.go,
+// conn.go); beside it the routing (routing.go), the mapping of events to messages (message.go) and the declarations
+// (topology.go).
+//
+// [EventFromDelivery] and [PublishingFromEvent] are for those who bring a consumer or publisher of their own.
 package amqp

@@ -1,0 +1,341 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/surepost/surepost/inbox"
+)
+
+// consumerSession is what the dispatcher needs of one connection's worth of consuming. It never reconnects. *amqpSession is the
+// real one; all methods may be called by several goroutines.
+type consumerSession interface {
+	// messages delivers what the broker delivers, in its order. It is closed after stop, behind the last message, and
+	// after the session's end.
+	messages() <-chan *message
+	// done is closed when the session has ended: nothing can be acknowledged any more, and all that wasn't will be delivered
+	// again in another session.
+	done() <-chan struct{}
+	// err says why the session has ended.
+	err() error
+	// ack acknowledges a message. If that fails the session ends, so there is no error to handle.
+	ack(m *message)
+	// bury publishes a dead letter and returns nil when the broker has confirmed it.
+	bury(l letter) error
+	// stop asks the broker to deliver no more. Messages that were already on their way still arrive.
+	stop(ctx context.Context) error
+	// giveBack returns messages to their queue, the first one first.
+	giveBack(ctx context.Context, messages []*message) error
+	// close ends the session, in good order if that is possible before ctx ends, and returns when nothing of it is left.
+	close(ctx context.Context)
+}
+
+// dispatcher moves messages from sessions to the handler, and what became of them back. It is the shell around [schedule]:
+// one goroutine, that of Run, owns all its fields; handlers run on goroutines of their own and report to it.
+// It outlives sessions, because it knows which keys are still being handled.
+type dispatcher struct {
+	config   ConsumerConfig
+	log      *slog.Logger
+	schedule *schedule
+	reports  chan report // its capacity is Workers, so that a handler that outlives Run can still report and go
+
+	handling     context.Context // the parent of every handler's context
+	stopHandlers context.CancelFunc
+
+	session consumerSession // the one that is served, nil between two
+	letters chan letter
+	buried  chan *message
+	burying sync.WaitGroup
+
+	outageSince time.Time // zero if there is none
+}
+
+// report is what became of one try.
+type report struct {
+	message  *message
+	result   inbox.Result
+	err      error
+	duration time.Duration
+}
+
+func newDispatcher(ctx context.Context, config ConsumerConfig) *dispatcher {
+	d := &dispatcher{
+		config: config, log: config.Logger.With("queue", config.Queue),
+		schedule: newSchedule(config.Workers), reports: make(chan report, config.Workers),
+	}
+	// Not cancelled with ctx: a shutdown lets started handlers finish.
+	d.handling, d.stopHandlers = context.WithCancel(context.WithoutCancel(ctx))
+	return d
+}
+
+// attach begins to serve a session.
+func (d *dispatcher) attach(s consumerSession) {
+	d.session = s
+	// At most Prefetch messages of a session are unacknowledged, so a send to letters never waits.
+	d.letters, d.buried = make(chan letter, d.config.Prefetch), make(chan *message)
+	letters, buried := d.letters, d.buried
+	d.burying.Go(func() { d.bury(s, letters, buried) })
+}
+
+// detach closes the session. Handlers that it started go on: what they commit counts, and its redelivery will be found to
+// be a duplicate. That is better than to cancel them, since it loses no work, and a handler that takes longer than a bad
+// connection lasts gets done at all. Their keys stay closed to the next session's messages meanwhile (see [schedule]).
+func (d *dispatcher) detach(ctx context.Context) {
+	if d.session == nil {
+		return
+	}
+	d.session.close(ctx)
+	close(d.letters)
+	d.burying.Wait()
+	d.schedule.dropWaiting()
+	d.session, d.letters, d.buried = nil, nil, nil
+}
+
+// serve moves messages until the session or ctx ends, and returns why the session ended.
+func (d *dispatcher) serve(ctx context.Context) error {
+	messages, alarm := d.session.messages(), time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		d.schedule.wake(time.Now())
+		for m := d.schedule.next(); m != nil; m = d.schedule.next() {
+			m.tries.total++
+			go d.work(m)
+		}
+		var wake <-chan time.Time
+		if due, ok := d.schedule.nextWake(); ok {
+			alarm.Reset(time.Until(due))
+			wake = alarm.C
+		}
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				messages = nil // the session has ended, and says so by done
+				break
+			}
+			d.schedule.add(m)
+		case r := <-d.reports:
+			d.settle(r)
+		case m := <-d.buried:
+			d.schedule.finish(m)
+		case <-wake:
+		case <-d.session.done():
+			return d.session.err()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// settle decides what happens after a try.
+func (d *dispatcher) settle(r report) {
+	m := r.message
+	switch {
+	case m.session != d.session:
+		d.schedule.finish(m) // of an earlier session: if anything is left to do, it will come again
+	case r.err == nil:
+		d.outageOver()
+		d.schedule.finish(m)
+	case d.handling.Err() != nil:
+		d.schedule.pause(m, time.Time{}) // it was cut off by the shutdown, which is no fault of its own
+	default:
+		v := d.config.judge(&m.tries, r.err)
+		if v.reason != "" {
+			d.schedule.hold(m)
+			d.letters <- letter{message: m, reason: v.reason, err: r.err}
+			return
+		}
+		d.schedule.pause(m, time.Now().Add(v.pause))
+		d.noteRetry(r, v)
+	}
+}
+
+// work hands a message to the handler and, if that succeeds, acknowledges it. It does so here and not in the dispatcher's
+// goroutine, which a socket that accepts nothing must not stop.
+func (d *dispatcher) work(m *message) {
+	r := report{message: m, err: errors.New("the handler called runtime.Goexit")}
+	defer func() { d.reports <- r }()
+	start := time.Now()
+	r.result, r.err = d.handle(m)
+	r.duration = time.Since(start)
+	if r.err != nil {
+		return
+	}
+	if hook := d.config.Hooks.OnHandled; hook != nil {
+		hook(HandledMessage{Queue: d.config.Queue, Event: m.event, Result: r.result, Attempt: m.tries.total,
+			Duration: r.duration, Deliveries: m.deliveries()})
+	}
+	m.session.ack(m)
+}
+
+// handle calls the handler, whatever it does.
+func (d *dispatcher) handle(m *message) (result inbox.Result, err error) {
+	if m.broken != nil {
+		return 0, m.broken
+	}
+	ctx, cancel := context.WithTimeout(d.handling, d.config.HandlerTimeout)
+	defer cancel()
+	defer func() {
+		if value := recover(); value != nil {
+			err = &inbox.PanicError{Value: value, Stack: debug.Stack()}
+		}
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			// The reader should know, and so should the classifier: errors because time ran out are rarely an outage.
+			err = fmt.Errorf("%w (HandlerTimeout of %v: %w)", err, d.config.HandlerTimeout, context.DeadlineExceeded)
+		}
+	}()
+	result, err = d.config.Handler.Handle(ctx, m.event)
+	if err == nil && result == inbox.Skipped && d.config.Unhandled == DeadLetterUnhandled {
+		err = fmt.Errorf("%w %q: register one, or bind fewer types", errUnhandled, m.event.Type)
+	}
+	return result, err
+}
+
+// bury publishes the session's dead letters, one at a time, and acknowledges each original after its letter is confirmed. While
+// the dead-letter queue can't be reached it tries on: the originals stay unacknowledged, their keys wait, all others go on.
+func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<- *message) {
+	for l := range letters {
+		for failures := 0; ; {
+			err := s.bury(l)
+			if err == nil {
+				break
+			}
+			failures++
+			pause := reconnectBackoff.pause(failures)
+			d.log.Error("a dead letter couldn't be published; its key waits", "error", err, "pause", pause, l.attrs())
+			select {
+			case <-time.After(pause):
+			case <-s.done():
+				return
+			}
+		}
+		d.noteBuried(l)
+		s.ack(l.message)
+		select {
+		case buried <- l.message:
+		case <-s.done():
+			return
+		}
+	}
+}
+
+// shutdown ends everything in good order within ShutdownTimeout. Started handlers finish and their messages are acknowledged before
+// the consumer is cancelled, and only then the rest is given back: were it cancelled first, another consumer would get later
+// messages of a key while this one still handles an earlier one.
+func (d *dispatcher) shutdown() error {
+	limit, began := d.config.ShutdownTimeout, time.Now()
+	ctx, cancel := context.WithDeadline(context.Background(), began.Add(limit))
+	defer cancel()
+	rollBack, cancel := context.WithDeadline(ctx, began.Add(limit*9/10))
+	defer cancel()
+	finish, cancel := context.WithDeadline(rollBack, began.Add(limit*8/10))
+	defer cancel()
+
+	d.drain(finish)
+	d.stopHandlers()
+	d.drain(rollBack)
+	if d.session != nil {
+		if err := d.giveBack(ctx); err != nil {
+			d.log.Warn("messages couldn't be given back; the broker takes them back when the connection ends", "error", err)
+		}
+	}
+	d.detach(ctx)
+	d.log.Info("stopped consuming", "took", time.Since(began))
+	return d.abandoned()
+}
+
+// drain waits until nothing is being handled or dead-lettered, or until ctx ends.
+func (d *dispatcher) drain(ctx context.Context) {
+	for d.schedule.running > 0 || d.schedule.held > 0 {
+		var ended <-chan struct{}
+		if d.session != nil {
+			ended = d.session.done()
+		}
+		select {
+		case r := <-d.reports:
+			d.settle(r)
+		case m := <-d.buried:
+			d.schedule.finish(m)
+		case <-ended:
+			d.log.Warn("the connection was lost during shutdown; what isn't acknowledged will be delivered again",
+				"error", d.session.err())
+			d.detach(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// giveBack cancels the consumer and returns what wasn't started to the queue, in order. It does so by basic.nack, which RabbitMQ
+// 4.3 doesn't count as a failed delivery; earlier versions count any return.
+func (d *dispatcher) giveBack(ctx context.Context) error {
+	if err := d.session.stop(ctx); err != nil {
+		return err
+	}
+	rest := d.schedule.dropWaiting()
+	for {
+		select {
+		case m, ok := <-d.session.messages():
+			if ok {
+				rest = append(rest, m)
+				continue
+			}
+			return d.session.giveBack(ctx, rest)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// abandoned returns an error if handlers still run after all. They can't be stopped from outside; their
+// messages aren't acknowledged, so no harm is done beyond the goroutines.
+func (d *dispatcher) abandoned() error {
+	running := d.schedule.handled()
+	if len(running) == 0 {
+		return nil
+	}
+	var ids []string
+	for _, m := range running {
+		ids = append(ids, m.event.ID)
+	}
+	return fmt.Errorf("amqp: %d handlers still run after ShutdownTimeout (%v), of the events %s: "+
+		"let handlers return when their context ends", len(running), d.config.ShutdownTimeout, cutText(strings.Join(ids, ", "), 1<<10))
+}
+
+func (d *dispatcher) noteRetry(r report, v verdict) {
+	m := r.message
+	switch {
+	case !v.outage:
+		d.log.Warn("an event's handler failed and will be tried again", "error", r.err, "pause", v.pause, m.attrs())
+	case d.outageSince.IsZero():
+		d.outageSince = time.Now()
+		d.log.Warn("an outage: events are retried until it is over, without spending attempts", "error", r.err, m.attrs())
+	default: // once per outage is enough
+		d.log.Debug("the outage goes on", "error", r.err, "pause", v.pause, m.attrs())
+	}
+	if hook := d.config.Hooks.OnRetry; hook != nil {
+		hook(RetriedMessage{Queue: d.config.Queue, Event: m.event, Err: r.err, Outage: v.outage, Attempt: m.tries.total,
+			Pause: v.pause, Duration: r.duration, Deliveries: m.deliveries()})
+	}
+}
+
+func (d *dispatcher) outageOver() {
+	if d.outageSince.IsZero() {
+		return
+	}
+	d.log.Info("the outage is over: an event was handled", "lasted", time.Since(d.outageSince))
+	d.outageSince = time.Time{}
+}
+
+func (d *dispatcher) noteBuried(l letter) {
+	d.log.Error("a message was moved to the dead-letter queue", "reason", l.reason, "error", l.err, l.attrs())
+	if hook := d.config.Hooks.OnDeadLetter; hook != nil {
+		hook(DeadLetteredMessage{Queue: d.config.Queue, Event: l.event, MessageID: l.delivery.MessageId, Reason: l.reason,
+			Err: l.err, Attempts: l.tries.total, Deliveries: l.deliveries()})
+	}
+}

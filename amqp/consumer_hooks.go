@@ -1,0 +1,65 @@
+package amqp
+
+import (
+	"time"
+
+	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/inbox"
+)
+
+// ConsumerHooks observe a consumer, for metrics and tests. Any of them may be nil. They are called by several goroutines at
+// once and hold up the work while they run: count and return. To trace a handler, wrap the Handler instead.
+type ConsumerHooks struct {
+	// OnHandled is called after the handler succeeded and before the message is acknowledged.
+	OnHandled func(HandledMessage)
+	// OnRetry is called when the handler failed and the event will be tried again in place.
+	OnRetry func(RetriedMessage)
+	// OnDeadLetter is called after the broker has confirmed the copy in the dead-letter queue.
+	OnDeadLetter func(DeadLetteredMessage)
+	// OnConnect is called when consuming has begun: at first, and again after every reconnect.
+	OnConnect func()
+	// OnDisconnect is called when the connection, or an attempt at it, failed.
+	OnDisconnect func(Disconnect)
+}
+
+// HandledMessage is a message whose handler succeeded.
+type HandledMessage struct {
+	Queue    string
+	Event    surepost.Event
+	Result   inbox.Result
+	Attempt  int           // tries of this delivery, this one included
+	Duration time.Duration // of this try
+	// Deliveries is how often the broker delivered the message before, without its being acknowledged (x-delivery-count); 0 the
+	// first time, and always 0 with a classic queue.
+	Deliveries int64
+}
+
+// RetriedMessage is a message whose handler failed and will be called again.
+type RetriedMessage struct {
+	Queue      string
+	Event      surepost.Event
+	Err        error
+	Outage     bool          // the try didn't count
+	Attempt    int           // tries of this delivery, this one included
+	Pause      time.Duration // until the next try
+	Duration   time.Duration // of this try
+	Deliveries int64
+}
+
+// DeadLetteredMessage is a message that was moved to the dead-letter queue.
+type DeadLetteredMessage struct {
+	Queue      string
+	Event      surepost.Event // empty if Reason is NotAnEvent
+	MessageID  string         // the AMQP property
+	Reason     DeadLetterReason
+	Err        error
+	Attempts   int
+	Deliveries int64
+}
+
+// Disconnect is the end of a session, or a failed attempt to begin one.
+type Disconnect struct {
+	Err     error
+	Attempt int           // attempts since the last healthy session, this one included
+	Pause   time.Duration // until the next attempt
+}

@@ -1,0 +1,217 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/surepost/surepost"
+)
+
+// amqpSession is one connection, one channel and one consumer. It never reconnects, so that a delivery tag of one session
+// can't be taken for another's: the client library's own recovery would acknowledge the wrong message.
+type amqpSession struct {
+	link    *link
+	channel *amqp091.Channel
+	tag     string
+	inflow  chan *message
+	letters deadLetters
+
+	ctx context.Context // ends with the session, its cause says why
+	end context.CancelCauseFunc
+
+	goroutines sync.WaitGroup
+}
+
+// errSessionClosed is the cause of a session that this side has closed.
+var errSessionClosed = errors.New("amqp: the session was closed")
+
+// subscriber opens sessions, one after the other.
+type subscriber struct {
+	alone bool // nobody else consumed the queue when the latest session began
+}
+
+// open connects, makes sure of the topology and begins to consume.
+func (sub *subscriber) open(ctx context.Context, config ConsumerConfig) (consumerSession, error) {
+	l, err := dial(ctx, config.Connection)
+	if err != nil {
+		return nil, err
+	}
+	s := &amqpSession{link: l, letters: deadLetters{config: config}, inflow: make(chan *message)}
+	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := config.ensureTopology(ctx, l); err != nil {
+		s.close(ctx)
+		return nil, err
+	}
+	if sub.alone, err = awaitPredecessor(ctx, l, config, sub.alone); err != nil {
+		s.close(ctx)
+		return nil, err
+	}
+	if err := s.begin(ctx, config); err != nil {
+		s.close(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+// awaitPredecessor waits until the broker has noticed the end of this consumer's last session, and returns whether the queue has no
+// other consumer. The broker may notice a lost connection later than we did, by up to two heartbeats; until then it keeps that session's
+// messages and would hand the ones behind them to the new session: out of order. A consumer can't be told from
+// another by AMQP, so this works where order can be had at all without x-single-active-consumer: where there is one.
+func awaitPredecessor(ctx context.Context, l *link, config ConsumerConfig, wasAlone bool) (alone bool, err error) {
+	const interval, margin = 50 * time.Millisecond, 5 * time.Second
+	limit := time.Now().Add(2*config.Connection.Heartbeat + margin)
+	for {
+		consumers, err := countConsumers(ctx, l, config.Queue)
+		switch {
+		case err != nil:
+			return wasAlone, err
+		case consumers == 0:
+			return true, nil
+		case !wasAlone:
+			return false, nil
+		case time.Now().After(limit):
+			config.Logger.Warn("another consumer has come to the queue: order per key holds within each of them only",
+				"queue", config.Queue, "consumers", consumers)
+			return false, nil
+		}
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return wasAlone, context.Cause(ctx)
+		}
+	}
+}
+
+func (s *amqpSession) begin(ctx context.Context, config ConsumerConfig) error {
+	channel, err := s.link.channel(ctx)
+	if err != nil {
+		return err
+	}
+	s.channel = channel
+	ends := notices{ // registered before anything can happen to the channel
+		link:    s.link.NotifyClose(make(chan *amqp091.Error, 1)),
+		channel: channel.NotifyClose(make(chan *amqp091.Error, 1)),
+		cancel:  channel.NotifyCancel(make(chan string, 1)),
+	}
+	queue := entity{"queue", config.Queue}
+	// The prefetch counts for consumers that begin after it.
+	if err := s.link.do(ctx, "set the prefetch", func() error { return channel.Qos(config.Prefetch, 0, false) }); err != nil {
+		return err
+	}
+	s.tag = "surepost-" + surepost.NewID() // unique: a second consumer of one tag would close the first
+	var deliveries <-chan amqp091.Delivery
+	err = s.link.do(ctx, "consume "+queue.String(), func() (err error) {
+		deliveries, err = channel.Consume(config.Queue, s.tag, false, false, false, false, nil)
+		return err
+	})
+	if err != nil {
+		return explainTopology(queue, "consume", s.link.vhost(), err)
+	}
+	s.goroutines.Go(func() { s.watch(config.Queue, ends) })
+	s.goroutines.Go(func() { s.read(deliveries) })
+	return nil
+}
+
+// notices are the ways in which the broker ends a session.
+type notices struct {
+	link, channel <-chan *amqp091.Error
+	cancel        <-chan string
+}
+
+// watch ends the session when the broker, or the network, does. A closed notice without a value means that the library closed it in good order.
+func (s *amqpSession) watch(queue string, n notices) {
+	for {
+		select {
+		case err, lost := <-n.link:
+			s.end(ended("connection", err, lost))
+			return
+		case err, lost := <-n.channel:
+			s.end(ended("channel", err, lost))
+			return
+		case _, cancelled := <-n.cancel:
+			if cancelled {
+				s.end(fmt.Errorf("amqp: the broker cancelled the consumer: the queue %q was deleted, lost its leader, "+
+					"or a message was held longer than the broker's consumer_timeout", queue))
+				return
+			}
+			n.cancel = nil // closed with the channel, whose notice says why
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func ended(what string, err *amqp091.Error, lost bool) error {
+	if !lost || err == nil {
+		return errSessionClosed
+	}
+	return fmt.Errorf("amqp: the %s was lost: %w", what, err)
+}
+
+// read turns deliveries into messages. It does so here, and not in the dispatcher's goroutine, because a body of a megabyte
+// takes milliseconds to parse.
+func (s *amqpSession) read(deliveries <-chan amqp091.Delivery) {
+	defer close(s.inflow)
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return // the consumer was cancelled, or the channel closed: watch knows
+			}
+			select {
+			case s.inflow <- newMessage(s, d):
+			case <-s.ctx.Done():
+				return
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *amqpSession) messages() <-chan *message { return s.inflow }
+func (s *amqpSession) done() <-chan struct{}     { return s.ctx.Done() }
+func (s *amqpSession) err() error                { return context.Cause(s.ctx) }
+
+func (s *amqpSession) ack(m *message) {
+	if s.ctx.Err() != nil {
+		return // it will be delivered again, and found to be a duplicate
+	}
+	const multiple = false // that would cover messages that are still being handled
+	if err := m.delivery.Ack(multiple); err != nil {
+		s.end(fmt.Errorf("amqp: acknowledge: %w", err))
+	}
+}
+
+func (s *amqpSession) bury(l letter) error { return s.letters.publish(s.ctx, l) }
+
+func (s *amqpSession) stop(ctx context.Context) error {
+	return s.link.do(ctx, "cancel the consumer", func() error { return s.channel.Cancel(s.tag, false) })
+}
+
+func (s *amqpSession) giveBack(ctx context.Context, messages []*message) error {
+	return s.link.do(ctx, "give back messages", func() error {
+		for _, m := range messages {
+			const multiple, requeue = false, true
+			if err := m.delivery.Nack(multiple, requeue); err != nil {
+				return err
+			}
+		}
+		// Closing the channel waits for the broker's answer, so that it has seen all of them.
+		return s.channel.Close()
+	})
+}
+
+func (s *amqpSession) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	defer cancel()
+	s.link.close(ctx) // its outcome changes nothing: what wasn't acknowledged will be delivered again
+	s.end(errSessionClosed)
+	s.goroutines.Wait()
+	s.letters.close(ctx)
+}
