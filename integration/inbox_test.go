@@ -43,7 +43,7 @@ func count(t *testing.T, pool *pgxpool.Pool, query string, args ...any) int {
 func TestCopiesAtTheSameMomentHaveOneEffect(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
-	exec(t, pool, "CREATE TABLE effect (id text)")
+	execSQL(t, pool, "CREATE TABLE effect (id text)")
 	in := newInbox(t, store, "inventory")
 	other := newInbox(t, store, "billing")
 	work := func(ctx context.Context, tx pgx.Tx, e surepost.Event) error {
@@ -85,7 +85,7 @@ func TestCopiesAtTheSameMomentHaveOneEffect(t *testing.T) {
 func TestTheSecondCopyDoesTheWorkWhenTheFirstFails(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
-	exec(t, pool, "CREATE TABLE effect (id text)")
+	execSQL(t, pool, "CREATE TABLE effect (id text)")
 	in := newInbox(t, store, "inventory")
 	event := received("e1", "k")
 	inFirst := make(chan struct{})
@@ -120,7 +120,7 @@ func TestTheSecondCopyDoesTheWorkWhenTheFirstFails(t *testing.T) {
 func TestAFailedHandlerLeavesNothing(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
-	exec(t, pool, "CREATE TABLE effect (id text)")
+	execSQL(t, pool, "CREATE TABLE effect (id text)")
 	in := newInbox(t, store, "inventory")
 	box := newBox(t, store)
 	attempts := 0
@@ -197,7 +197,7 @@ func TestInboxOverDatabaseSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	exec(t, pool, "CREATE TABLE effect (id text)")
+	execSQL(t, pool, "CREATE TABLE effect (id text)")
 	in := newInbox(t, sqlstore.New(db), "inventory")
 	fail := true
 	work := func(ctx context.Context, tx *sql.Tx, e surepost.Event) error {

@@ -33,8 +33,8 @@ func numbered(n int) []surepost.Event {
 	return events
 }
 
-// exec runs statements one after the other.
-func exec(t *testing.T, pool *pgxpool.Pool, statements ...string) {
+// execSQL runs statements one after the other.
+func execSQL(t *testing.T, pool *pgxpool.Pool, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		if _, err := pool.Exec(t.Context(), s); err != nil {
@@ -58,7 +58,7 @@ func TestAHeldTransactionHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
 	box := newBox(t, store)
-	exec(t, pool, "CREATE TABLE other (n int)")
+	execSQL(t, pool, "CREATE TABLE other (n int)")
 
 	elsewhere := begin(t, pool)
 	if _, err := elsewhere.Exec(t.Context(), "INSERT INTO other VALUES (1)"); err != nil {
@@ -80,7 +80,7 @@ func TestAHeldTransactionHoldsUpNobodyElse(t *testing.T) {
 	if err := box.Write(t.Context(), prepared, surepost.Event{ID: "prepared", Type: "Held"}); err != nil {
 		t.Fatal(err)
 	}
-	exec2(t, prepared, "PREPARE TRANSACTION 'held'")
+	execTx(t, prepared, "PREPARE TRANSACTION 'held'")
 	_ = prepared.Rollback(t.Context())
 
 	log, _ := openLog(t, store, "a")
@@ -93,13 +93,13 @@ func TestAHeldTransactionHoldsUpNobodyElse(t *testing.T) {
 	if err := held.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, pool, "COMMIT PREPARED 'held'")
+	execSQL(t, pool, "COMMIT PREPARED 'held'")
 	if got := readAll(t, log, 100); len(got) != 2 || got[0].Event.ID != "late" || got[1].Event.ID != "prepared" {
 		t.Errorf("after their commits came %v, want the two held events", got)
 	}
 }
 
-func exec2(t *testing.T, tx pgx.Tx, statement string) {
+func execTx(t *testing.T, tx pgx.Tx, statement string) {
 	t.Helper()
 	if _, err := tx.Exec(t.Context(), statement); err != nil {
 		t.Fatal(err)
@@ -175,7 +175,7 @@ func TestARestoredDumpGoesOn(t *testing.T) {
 	t.Parallel()
 	from, fromStore := newPool(t)
 	box := newBox(t, fromStore)
-	exec(t, from, "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$") // an old cluster
+	execSQL(t, from, "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$") // an old cluster
 	write(t, from, box, numbered(30)...)
 	log, _ := openLog(t, fromStore, "a")
 	page, err := log.Read(t.Context(), 20)
@@ -190,7 +190,7 @@ func TestARestoredDumpGoesOn(t *testing.T) {
 	copyTable(t, from, to, "surepost_outbox", "tx, seq, time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data")
 	copyTable(t, from, to, "surepost_checkpoint", "destination, lane, epoch, n, hot, snap, next, at")
 	copyTable(t, from, to, "surepost_lease", "destination, lane, lanes, owner, epoch, expires_at")
-	exec(t, to, "SELECT setval('surepost_sequence', 30)")
+	execSQL(t, to, "SELECT setval('surepost_sequence', 30)")
 	write(t, to, newBox(t, toStore), numbered(5)...)
 	restored, _ := openLog(t, toStore, "a")
 	if got := readAll(t, restored, 100); len(got) != 15 {
@@ -229,7 +229,7 @@ func TestASequenceBehindTheCursorHaltsTheLane(t *testing.T) {
 	if err := log.Checkpoint(t.Context(), page.After, nil); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, pool, "ALTER TABLE surepost_outbox ALTER COLUMN seq RESTART")
+	execSQL(t, pool, "ALTER TABLE surepost_outbox ALTER COLUMN seq RESTART")
 	write(t, pool, box, numbered(3)...)
 	_, err = log.Read(t.Context(), 100)
 	if !errors.Is(err, relay.ErrHalt) || !strings.Contains(err.Error(), "setval") {
@@ -239,7 +239,7 @@ func TestASequenceBehindTheCursorHaltsTheLane(t *testing.T) {
 	// The remedy is one that works.
 	remedy := err.Error()
 	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
-	exec(t, pool, strings.Split(remedy, "; ")...)
+	execSQL(t, pool, strings.Split(remedy, "; ")...)
 	log, _ = openLog(t, store, "a")
 	if got := readAll(t, log, 100); len(got) != 3 {
 		t.Errorf("%d events came after the remedy, want the 3 written since", len(got))
@@ -260,7 +260,7 @@ func TestChangedTablesAreRefusedAtStart(t *testing.T) {
 			if err := store.Check(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			exec(t, pool, c.change)
+			execSQL(t, pool, c.change)
 			err := store.Check(t.Context())
 			if !errors.Is(err, relay.ErrHalt) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want a halt that mentions %q", err, c.want)
@@ -283,7 +283,7 @@ func TestALostLeaseWritesNothing(t *testing.T) {
 	if _, err := store.Acquire(t.Context(), lane, "new", time.Minute); !errors.As(err, &held) || held.Owner != "old" || held.Expires < 50*time.Second {
 		t.Fatalf("a second owner got %v, want to be told that old holds it for a minute", err)
 	}
-	exec(t, pool, "UPDATE surepost_lease SET expires_at = clock_timestamp() - interval '1 ms'")
+	execSQL(t, pool, "UPDATE surepost_lease SET expires_at = clock_timestamp() - interval '1 ms'")
 	successor, err := store.Acquire(t.Context(), lane, "new", time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -419,7 +419,7 @@ func TestOldCheckpointsAreRemoved(t *testing.T) {
 func TestReadsStayFlat(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
-	exec(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, key, data)
+	execSQL(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, key, data)
 		SELECT now(), 1, 'e' || n, 'T', '1.0', 's', 'k' || n % 5000, '{}' FROM generate_series(1, 300000) n`)
 	log, _ := openLog(t, store, "a")
 	before := seqScans(t, pool) // of the building of the indexes
@@ -428,7 +428,7 @@ func TestReadsStayFlat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, pool, "ANALYZE surepost_outbox")
+	execSQL(t, pool, "ANALYZE surepost_outbox")
 	for range 20 {
 		if _, err := log.Read(t.Context(), 500); err != nil {
 			t.Fatal(err)
@@ -442,7 +442,7 @@ func TestReadsStayFlat(t *testing.T) {
 func seqScans(t *testing.T, pool *pgxpool.Pool) int {
 	t.Helper()
 	time.Sleep(1500 * time.Millisecond) // a session reports its statistics once a second
-	exec(t, pool, "SELECT pg_stat_clear_snapshot()")
+	execSQL(t, pool, "SELECT pg_stat_clear_snapshot()")
 	return count(t, pool, "SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname = 'surepost_outbox'")
 }
 

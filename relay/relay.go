@@ -101,7 +101,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			sleep(ctx, min(max(held.Expires, 50*time.Millisecond), r.config.LeaseTTL/5)+rand.N(50*time.Millisecond))
 		default:
 			r.setState(Standby)
-			r.failed(log, err)
+			r.failed(log, "not leading", err)
 			if time.Since(began) > r.config.LeaseTTL {
 				pause.reset()
 			}
@@ -129,7 +129,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	// The lease outlives ctx for as long as it takes to settle what was read.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	keeper, held, kept := keep(life, r.store, lease, r.config.LeaseTTL, asked, func(err error) { r.failed(log, err) })
+	keeper, held, kept := keep(life, r.store, lease, r.config.LeaseTTL, asked, func(err error) { r.failed(log, "the lease couldn't be renewed yet", err) })
 	defer func() {
 		end()
 		<-kept
@@ -154,7 +154,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost):
 			return err
 		}
-		r.failed(log, err)
+		r.failed(log, "beginning again from the checkpoint", err)
 		if failing.IsZero() || r.Report().Published != before {
 			failing = time.Now()
 			pause.reset()
@@ -170,8 +170,8 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-func (r *Relay) failed(log *slog.Logger, err error) {
-	log.Warn("beginning again from the checkpoint", "err", err)
+func (r *Relay) failed(log *slog.Logger, what string, err error) {
+	log.Warn(what, "err", err)
 	r.mu.Lock()
 	r.report.LastError, r.report.LastErrorAt = err, time.Now()
 	r.mu.Unlock()
