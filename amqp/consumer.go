@@ -35,7 +35,7 @@ func NewConsumer(config ConsumerConfig) (*Consumer, error) {
 func (c *Consumer) Run(ctx context.Context) error {
 	d := newDispatcher(ctx, c.config)
 	defer d.stopHandlers()
-	connected, failures := false, 0
+	connected, failures, refusals := false, 0, 0
 	for ctx.Err() == nil {
 		began := time.Now()
 		s, err := c.open(ctx, c.config)
@@ -43,7 +43,12 @@ func (c *Consumer) Run(ctx context.Context) error {
 		case err == nil:
 			connected = true
 			err = c.serve(ctx, d, s)
-		case !connected && c.isMistake(err):
+		case connected:
+		case errors.Is(err, amqp091.ErrCredentials):
+			if refusals++; refusals == mostRefusals {
+				return err
+			}
+		case c.isMistake(err):
 			return err
 		}
 		if ctx.Err() != nil {
@@ -80,11 +85,14 @@ func (c *Consumer) serve(ctx context.Context, d *dispatcher, s consumerSession) 
 	return err
 }
 
+// mostRefusals is how many refused logins in a row are taken for wrong credentials. RabbitMQ refuses a login by hanging up, which
+// can't be told from a broker that is stopped at that moment; but hardly three times.
+const mostRefusals = 3
+
 // isMistake reports whether the broker said something that it will say again until somebody changes the configuration.
 func (c *Consumer) isMistake(err error) bool {
 	var answer *amqp091.Error
 	if !errors.As(err, &answer) || !answer.Server {
-		// The client library's own words: it takes any loss of the socket during login for wrong credentials.
 		return false
 	}
 	switch answer.Code {

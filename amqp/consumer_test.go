@@ -471,7 +471,6 @@ func TestMistakesEndTheFirstConnectOnly(t *testing.T) {
 		{refused(amqp091.NotAllowed), Declare, true},
 		{refused(amqp091.ConnectionForced), Declare, false},
 		{refused(amqp091.InternalError), Declare, false},
-		{amqp091.ErrCredentials, Declare, false}, // said by the library when the socket is lost during login
 		{io.EOF, Declare, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -487,6 +486,18 @@ func TestMistakesEndTheFirstConnectOnly(t *testing.T) {
 			}
 		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		q := newFakeQueue(t, 20)
+		q.openErr = amqp091.ErrCredentials // what the library says whenever the socket is lost during login
+		stop := startConsumer(t, q, ConsumerConfig{Handler: newLedger(t, nil)})
+		pass(time.Hour)
+		if q.openings != mostRefusals {
+			t.Errorf("%d logins, want %d", q.openings, mostRefusals)
+		}
+		if err := stop(); !errors.Is(err, amqp091.ErrCredentials) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		q := newFakeQueue(t, 20)
 		stop := startConsumer(t, q, ConsumerConfig{Handler: newLedger(t, nil)})

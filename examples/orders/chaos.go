@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// kill is one planned SIGKILL.
+type kill struct {
+	at      float64 // share of the orders that are posted
+	service string
+}
+
+// killPlan kills the relay three times and the inventory service twice.
+var killPlan = []kill{{0.20, "relay"}, {0.35, "inventory"}, {0.45, "relay"}, {0.60, "inventory"}, {0.70, "relay"}}
+
+// chaos carries out the plan while orders are posted.
+type chaos struct {
+	orders   int
+	posted   func() int64
+	services map[string]*service
+	say      func(format string, args ...any)
+	killed   []chan struct{} // closed when the kill of the plan was carried out
+}
+
+func newChaos(orders int, posted func() int64, services map[string]*service, say func(string, ...any)) *chaos {
+	c := &chaos{orders: orders, posted: posted, services: services, say: say}
+	for range killPlan {
+		c.killed = append(c.killed, make(chan struct{}))
+	}
+	return c
+}
+
+// place returns at how many posted orders a kill is due.
+func (c *chaos) place(k int) int { return int(killPlan[k].at * float64(c.orders)) }
+
+// gate holds an order back while the last kill but one is outstanding, so that a run with few orders has all of its kills in the midst of work,
+// too. In a long run nobody waits here.
+func (c *chaos) gate(ctx context.Context, order int) error {
+	for k := range killPlan[:len(killPlan)-1] {
+		if order < c.place(k+1) {
+			return nil
+		}
+		select {
+		case <-c.killed[k]:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// workLimit is how long a service may take to be at work. A relay that was killed waits for the lease of its predecessor, which is 2 s.
+const workLimit = 30 * time.Second
+
+// run carries out the plan. It returns an error if a service didn't work when it was to be killed: a kill of an idle process shows nothing.
+func (c *chaos) run(ctx context.Context) error {
+	for k, due := range killPlan {
+		for c.posted() < int64(c.place(k)) {
+			if err := pause(ctx); err != nil {
+				return err
+			}
+		}
+		victim := c.services[due.service]
+		if err := c.awaitWork(ctx, victim); err != nil {
+			return err
+		}
+		pid, done := victim.kill()
+		at := c.posted()
+		if _, err := victim.start(ctx); err != nil {
+			return err
+		}
+		c.say("killed %s (pid %d) at %s orders, after %s events of its own; started it again", due.service, pid, thousands(at), thousands(done))
+		close(c.killed[k])
+	}
+	return nil
+}
+
+// awaitWork waits until the service has got on by a random number of events since now, and then for a random moment: it is hit in the midst of something.
+func (c *chaos) awaitWork(ctx context.Context, s *service) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, workLimit, fmt.Errorf("%s was to be killed, but did no work within %v", s.name, workLimit))
+	defer cancel()
+	enough := s.done() + 1 + rand.Int64N(1+int64(c.orders)/100)
+	for s.done() < enough {
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	time.Sleep(rand.N(tellInterval))
+	return nil
+}
+
+// pause waits for a moment, or for the end of ctx.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(2 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
