@@ -221,6 +221,26 @@ func TestTheEventThatKillsTheSessionIsFoundAndParked(t *testing.T) {
 	})
 }
 
+// A broker that refuses every event is out of order: the events aren't.
+func TestABrokerThatRefusesEverythingParksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := quiet()
+		for range 50 {
+			store.commit("a", "b", "")
+		}
+		broker.decide(func(*Entry) Status { return killer })
+		r, stop := start(t, store, broker, testConfig("a"))
+		time.Sleep(10 * time.Minute)
+		broker.decide(nil)
+		time.Sleep(10 * time.Minute)
+		stop()
+		if len(store.parked) != 0 || r.Report().Parked != 0 {
+			t.Errorf("%d events are parked", len(store.parked))
+		}
+		checkTaken(t, "refused", store, broker, nil)
+	})
+}
+
 // Unroutable events are parked and retried at random while others of their keys come in.
 func TestParkedKeysKeepTheirOrder(t *testing.T) {
 	for seed := range uint64(60) {
