@@ -27,7 +27,6 @@ type fakeQueue struct {
 	waiting   []amqp091.Delivery
 	acked     []string // message ids
 	dead      []letter
-	nacked    int
 	live      *fakeSession
 	openings  int
 	openErr   error
@@ -109,7 +108,6 @@ type fakeSession struct {
 	why     error
 	tag     uint64
 	unacked map[uint64]amqp091.Delivery
-	stopped bool
 }
 
 var _ consumerSession = (*fakeSession)(nil)
@@ -119,10 +117,10 @@ func (s *fakeSession) deliver() {
 	q := s.queue
 	for {
 		q.mu.Lock()
-		for q.live == s && !s.stopped && (len(q.waiting) == 0 || len(s.unacked) >= q.prefetch) {
+		for q.live == s && (len(q.waiting) == 0 || len(s.unacked) >= q.prefetch) {
 			q.changed.Wait()
 		}
-		if q.live != s || s.stopped {
+		if q.live != s {
 			q.mu.Unlock()
 			return
 		}
@@ -190,33 +188,6 @@ func (s *fakeSession) bury(l letter) error {
 		s.queue.dead = append(s.queue.dead, l)
 	}
 	return s.queue.buryErr
-}
-
-func (s *fakeSession) stop(context.Context) error {
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	s.stopped = true
-	s.queue.changed.Broadcast()
-	return nil
-}
-
-func (s *fakeSession) giveBack(_ context.Context, messages []*message) error {
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	if !s.stopped {
-		s.queue.t.Error("messages were given back before the consumer was cancelled")
-	}
-	var back []amqp091.Delivery
-	for _, m := range messages {
-		if _, ok := s.unacked[m.delivery.DeliveryTag]; !ok {
-			s.queue.t.Errorf("%s was given back after it was settled", m.delivery.MessageId)
-		}
-		delete(s.unacked, m.delivery.DeliveryTag)
-		back = append(back, m.delivery)
-	}
-	s.queue.nacked += len(back)
-	s.queue.waiting = append(back, s.queue.waiting...)
-	return nil
 }
 
 func (s *fakeSession) close(context.Context) {

@@ -1,9 +1,7 @@
 package amqp
 
 import (
-	"cmp"
 	"container/heap"
-	"slices"
 	"time"
 )
 
@@ -142,17 +140,10 @@ func (s *schedule) nextWake() (time.Time, bool) {
 	return s.paused[0].due, true
 }
 
-// dropWaiting removes every message that isn't being handled and returns them in the order of their delivery, except those
-// that are being dead-lettered, which may be acknowledged at any moment. It is called when a session has ended (they
-// will be delivered again), and at shutdown (they are given back).
-func (s *schedule) dropWaiting() []*message {
-	var dropped []*message
+// dropWaiting forgets every message that isn't being handled. It is called when a session has ended: they will be
+// delivered again.
+func (s *schedule) dropWaiting() {
 	for id, q := range s.keys {
-		waiting := q.messages
-		if q.state == keyRunning || q.state == keyHeld {
-			waiting = q.messages[1:]
-		}
-		dropped = append(dropped, waiting...)
 		if q.state == keyRunning {
 			q.messages = q.messages[:1:1]
 		} else {
@@ -160,10 +151,6 @@ func (s *schedule) dropWaiting() []*message {
 		}
 	}
 	s.ready, s.paused, s.held = nil, nil, 0
-	slices.SortFunc(dropped, func(a, b *message) int {
-		return cmp.Compare(a.delivery.DeliveryTag, b.delivery.DeliveryTag)
-	})
-	return dropped
 }
 
 // handled returns the messages that are being handled, in no order.

@@ -161,7 +161,7 @@ func (s *amqpSession) read(deliveries <-chan amqp091.Delivery) {
 		select {
 		case d, ok := <-deliveries:
 			if !ok {
-				return // the consumer was cancelled, or the channel closed: watch knows
+				return // watch knows why
 			}
 			select {
 			case s.inflow <- newMessage(s, d):
@@ -189,23 +189,6 @@ func (s *amqpSession) ack(m *message) {
 }
 
 func (s *amqpSession) bury(l letter) error { return s.letters.publish(s.ctx, l) }
-
-func (s *amqpSession) stop(ctx context.Context) error {
-	return s.link.do(ctx, "cancel the consumer", func() error { return s.channel.Cancel(s.tag, false) })
-}
-
-func (s *amqpSession) giveBack(ctx context.Context, messages []*message) error {
-	return s.link.do(ctx, "give back messages", func() error {
-		for _, m := range messages {
-			const multiple, requeue = false, true
-			if err := m.delivery.Nack(multiple, requeue); err != nil {
-				return err
-			}
-		}
-		// Closing the channel waits for the broker's answer, so that it has seen all of them.
-		return s.channel.Close()
-	})
-}
 
 func (s *amqpSession) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)

@@ -70,6 +70,7 @@ type pump struct {
 	window, page int
 	poll         time.Duration // the next wait for news
 	blocked      bool          // the broker wants nothing, as last told
+	heldSince    time.Time     // nothing but held entries is left to be sent
 
 	reading       bool
 	woken         bool // since the last read was asked for
@@ -96,6 +97,7 @@ func (p *pump) loop(ctx, stop context.Context) error {
 		if err := p.send(ctx, now); err != nil {
 			return err
 		}
+		p.reconsider(now)
 		p.ask(now)
 		if p.draining && (p.drained() || !now.Before(p.drainDeadline)) {
 			return p.finish(ctx)
@@ -149,6 +151,19 @@ func (p *pump) send(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// reconsider lets held events be tried again where nothing else was published for a while that could show whose fault it is.
+func (p *pump) reconsider(now time.Time) {
+	switch {
+	case len(p.stream.held) == 0 || len(p.stream.flying) > 0:
+		p.heldSince = time.Time{}
+	case p.heldSince.IsZero():
+		p.heldSince = now
+	case now.Sub(p.heldSince) >= p.relay.config.BackoffMax:
+		p.stream.acquit()
+		p.heldSince = time.Time{}
+	}
+}
+
 // ask gives the clerk work: reading on, storing what was settled, looking for released events.
 func (p *pump) ask(now time.Time) {
 	config := &p.relay.config
@@ -178,7 +193,7 @@ func (p *pump) ask(now time.Time) {
 
 // due returns when there is something to do that no channel tells.
 func (p *pump) due(now time.Time, blocked bool) time.Time {
-	due := now.Add(time.Second) // the lease is looked at anyway
+	due := now.Add(time.Second) // the lease and held entries are looked at anyway
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(due) {
 			due = t

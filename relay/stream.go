@@ -24,10 +24,11 @@ type stream struct {
 	keys    map[string]*item // the last unsettled item of each key with any
 	ready   queue
 	waiting waitingHeap
+	held    []*item // found to break the session; nothing was published since
 	flying  map[uint64]*item
 	lastTag uint64
 	parked  map[string]bool  // keys with parked events, stored or about to be
-	doomed  map[int64]string // entries to be parked as soon as they come: they were seen to break the session
+	doomed  map[int64]string // by seq: why they are held when their turn comes
 }
 
 // policy is what a stream needs of the configuration.
@@ -141,12 +142,8 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 		s.ready.push(heap.Pop(&s.waiting).(*item))
 	}
 	it := s.ready.pop()
-	for it != nil {
-		reason, doomed := s.doomed[it.entry.Seq]
-		if !doomed {
-			break
-		}
-		s.parkKey(it, reason)
+	for it != nil && s.doomed[it.entry.Seq] != "" {
+		s.held = append(s.held, it)
 		it = s.ready.pop()
 	}
 	if it == nil {
@@ -155,6 +152,15 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 	s.lastTag++
 	s.flying[s.lastTag] = it
 	return s.lastTag, it.entry
+}
+
+// acquit makes the held entries ready again: nothing was published since they were found to break the session, so it may be the broker.
+func (s *stream) acquit() {
+	for _, it := range s.held {
+		delete(s.doomed, it.entry.Seq)
+		s.ready.push(it)
+	}
+	s.held = nil
 }
 
 // wakeAt returns when a waiting entry is due; zero if none waits.
@@ -203,6 +209,10 @@ func (s *stream) backoff(tries int) time.Duration {
 // finish settles a confirmed item and lets the next of its key go.
 func (s *stream) finish(it *item) {
 	s.close(it)
+	for _, h := range s.held {
+		s.parkKey(h, s.doomed[h.entry.Seq])
+	}
+	s.held = nil
 	key := it.entry.Event.Key
 	if key == "" {
 		return

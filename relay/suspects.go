@@ -1,11 +1,11 @@
 package relay
 
 // suspects finds the event that makes the broker end the session. Until each event that was in flight when that happened has been settled, events are
-// sent one at a time; one that was alone in flight twice when the session ended is doomed: it will be parked.
+// sent one at a time; one that was alone in flight twice when the session ended is doomed: it is held back, and parked as soon as another
+// event is published, which shows that it is the event that is bad and not the broker (whose exchange may be gone, or a permission revoked).
 type suspects struct {
 	seqs   map[int64]int    // strikes by seq
 	doomed map[int64]string // by seq: why
-	recent int              // doomed since an event was last published
 }
 
 func newSuspects() *suspects {
@@ -14,10 +14,6 @@ func newSuspects() *suspects {
 
 // convict: two, because the first may have been the last straw of somebody else's making, such as a broker in the middle of a shutdown.
 const convict = 2
-
-// mostInARow events are doomed without one in between that is published. If yet another would be, it is the broker that refuses (the exchange
-// is gone, a permission revoked) and not the events that are bad: all are acquitted, and it is waited for like any outage.
-const mostInARow = 8
 
 // window returns how many events may be in flight, and how many may be read at once: little, since what follows a checkpoint is sent
 // again after each try.
@@ -40,21 +36,14 @@ func (s *suspects) refused(inFlight []*Entry, reason string) {
 	}
 	seq := inFlight[0].Seq
 	s.seqs[seq]++
-	if s.seqs[seq] < convict {
-		return
+	if s.seqs[seq] >= convict {
+		s.doomed[seq] = reason
+		delete(s.seqs, seq)
 	}
-	if s.recent == mostInARow {
-		clear(s.doomed)
-		return
-	}
-	s.recent++
-	s.doomed[seq] = reason
-	delete(s.seqs, seq)
 }
 
 // settled takes in that an event had an outcome without harm to the session.
 func (s *suspects) settled(seq int64) {
-	s.recent = 0
 	delete(s.seqs, seq)
 	delete(s.doomed, seq)
 }
