@@ -54,9 +54,11 @@ func TestConsumerDeadLettersPoison(t *testing.T) {
 		}
 		return nil
 	})
-	stop := mq.consume(amqp.ConsumerConfig{Handler: l, MaxAttempts: 3, Backoff: amqp.Backoff{Max: 300 * time.Millisecond}})
+	stop := mq.consume(amqp.ConsumerConfig{
+		Handler: l, MaxAttempts: 3, Backoff: amqp.Backoff{Max: 300 * time.Millisecond}})
 	mq.publish(4, 10)
-	mq.publishRaw("events", "shop.OrderCreated", amqp091.Publishing{MessageId: "raw1", Body: []byte("hello"), Expiration: "600000"})
+	mq.publishRaw("events", "shop.OrderCreated",
+		amqp091.Publishing{MessageId: "raw1", Body: []byte("hello"), Expiration: "600000"})
 	l.await(38)
 	letters := mq.takeAll(consumedQueue+".dlq", 3)
 	stop()
@@ -65,14 +67,16 @@ func TestConsumerDeadLettersPoison(t *testing.T) {
 	spent := letters["key1/1"]
 	want := map[string]any{
 		amqp.HeaderReason: string(amqp.AttemptsSpent), amqp.HeaderAttempts: int64(3), amqp.HeaderQueue: consumedQueue,
-		amqp.HeaderExchange: "events", amqp.HeaderRoutingKey: "shop.OrderCreated", amqp.HeaderError: "no stock", "tenant": "acme",
+		amqp.HeaderExchange: "events", amqp.HeaderRoutingKey: "shop.OrderCreated", amqp.HeaderError: "no stock",
+		"tenant": "acme",
 	}
 	for name, value := range want {
 		if spent.Headers[name] != value {
 			t.Errorf("header %s is %v, want %v", name, spent.Headers[name], value)
 		}
 	}
-	if at, err := time.Parse(time.RFC3339, fmt.Sprint(spent.Headers[amqp.HeaderDeadLetteredAt])); err != nil || time.Since(at) > time.Minute {
+	at, err := time.Parse(time.RFC3339, fmt.Sprint(spent.Headers[amqp.HeaderDeadLetteredAt]))
+	if err != nil || time.Since(at) > time.Minute {
 		t.Errorf("dead-lettered at %v (%v)", spent.Headers[amqp.HeaderDeadLetteredAt], err)
 	}
 	if spent.Type != "OrderCreated" || spent.AppId != "shop" || spent.DeliveryMode != amqp091.Persistent ||
@@ -87,11 +91,12 @@ func TestConsumerDeadLettersPoison(t *testing.T) {
 		t.Errorf("reason %v, body %q", got, raw.Body)
 	}
 	if raw.Expiration != "" || raw.Headers[amqp.HeaderExpiration] != "600000" {
-		t.Errorf("expiration %q, header %v: a dead letter must not expire", raw.Expiration, raw.Headers[amqp.HeaderExpiration])
+		t.Errorf("expiration %q, headers %v: a dead letter must not expire", raw.Expiration, raw.Headers)
 	}
 }
 
-// TestConsumerSurvivesLostConnections: everything is handled, in order per key, though connections are lost all the time.
+// TestConsumerSurvivesLostConnections: everything is handled, in order per key, though connections are lost all the
+// time.
 func TestConsumerSurvivesLostConnections(t *testing.T) {
 	t.Parallel()
 	server := harness.RabbitMQ(t)
@@ -119,8 +124,8 @@ func TestConsumerSurvivesLostConnections(t *testing.T) {
 	mq.wantMessages(consumedQueue+".dlq", 0)
 }
 
-// TestConsumerWaitsForItsGhost: the consumer loses its connection and the broker doesn't notice. Until it does it holds the messages of
-// the lost session and would hand the ones behind them to the next.
+// TestConsumerWaitsForItsGhost: the consumer loses its connection and the broker doesn't notice. Until it does it
+// holds the messages of the lost session and would hand the ones behind them to the next.
 func TestConsumerWaitsForItsGhost(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
@@ -158,8 +163,8 @@ func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 	})
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l})
 	mq.awaitQueue(consumedQueue)
-	// RabbitMQ 3.10 forgets a quorum queue that it loses within about half a second of its declaration, with all that it has
-	// confirmed meanwhile: names.dets, its table of queues, is written that late.
+	// RabbitMQ 3.10 forgets a quorum queue that it loses within about half a second of its declaration, with all that
+	// it has confirmed meanwhile: names.dets, its table of queues, is written that late.
 	time.Sleep(2 * time.Second)
 	mq.publish(10, 100)
 	l.await(100)
@@ -172,8 +177,8 @@ func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 	mq.wantMessages(consumedQueue+".dlq", 0)
 }
 
-// TestConsumerShutdownLosesNothing: what was started is finished and acknowledged, the rest is back in the queue, and the
-// next consumer handles it. Nothing is handled twice.
+// TestConsumerShutdownLosesNothing: what was started is finished and acknowledged, the rest is back in the queue, and
+// the next consumer handles it. Nothing is handled twice.
 func TestConsumerShutdownLosesNothing(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
@@ -229,8 +234,9 @@ func TestConsumerSurvivesDeletedDeadLetterQueue(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
 	connected := make(chan struct{}, 10)
-	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error { return inbox.Permanent(errors.New("never")) })
-	stop := mq.consume(amqp.ConsumerConfig{Handler: l, Hooks: amqp.ConsumerHooks{OnConnect: func() { connected <- struct{}{} }}})
+	l := newOrderLedger(t, func(context.Context, surepost.Event) error { return inbox.Permanent(errors.New("never")) })
+	stop := mq.consume(amqp.ConsumerConfig{Handler: l,
+		Hooks: amqp.ConsumerHooks{OnConnect: func() { connected <- struct{}{} }}})
 	await(t, connected)
 	mq.publish(1, 1)
 	mq.takeAll(consumedQueue+".dlq", 1)
@@ -284,12 +290,13 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 		}
 		u.User = url.UserPassword(u.User.Username(), "wrong")
 		mq.url = u.String()
-		wantWords(t, mq.runFails(amqp.ConsumerConfig{Types: []string{"#"}}), "refused the login", "correct user and password")
+		err = mq.runFails(amqp.ConsumerConfig{Types: []string{"#"}})
+		wantWords(t, err, "refused the login", "correct user and password")
 	})
 }
 
-// TestConsumerLeavesCrashersToTheBroker: a message that is never acknowledged, because its process dies each time, ends in the
-// dead-letter queue by the broker's own count. The crash is played by a consumer that requeues.
+// TestConsumerLeavesCrashersToTheBroker: a message that is never acknowledged, because its process dies each time,
+// ends in the dead-letter queue by the broker's own count. The crash is played by a consumer that requeues.
 func TestConsumerLeavesCrashersToTheBroker(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
@@ -315,7 +322,8 @@ func TestConsumerCountsDeliveries(t *testing.T) {
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
 	l := newOrderLedger(t, nil)
 	seen := make(chan int64, 1)
-	config := amqp.ConsumerConfig{Handler: l, Hooks: amqp.ConsumerHooks{OnHandled: func(h amqp.HandledMessage) { seen <- h.Deliveries }}}
+	config := amqp.ConsumerConfig{Handler: l,
+		Hooks: amqp.ConsumerHooks{OnHandled: func(h amqp.HandledMessage) { seen <- h.Deliveries }}}
 	stop := mq.consume(config)
 	mq.awaitQueue(consumedQueue)
 	stop()
@@ -328,8 +336,8 @@ func TestConsumerCountsDeliveries(t *testing.T) {
 	stop()
 }
 
-// TestConsumerAcknowledgesDuringAnAlarm: the broker stops reading from who publishes, which must not stop acknowledgements. The
-// letter arrives once the alarm is over, and once only.
+// TestConsumerAcknowledgesDuringAnAlarm: the broker stops reading from who publishes, which must not stop
+// acknowledgements. The letter arrives once the alarm is over, and once only.
 func TestConsumerAcknowledgesDuringAnAlarm(t *testing.T) {
 	t.Parallel()
 	server := harness.RabbitMQ(t, harness.Private())
@@ -455,8 +463,10 @@ func (q *queueUnderTest) publish(keys, each int) {
 	for n := range each {
 		for k := range keys {
 			key := fmt.Sprintf("key%d", k)
-			e, err := surepost.Event{ID: fmt.Sprintf("%s/%d", key, n+1), Type: "OrderCreated", Source: "shop", Key: key, Data: n + 1,
-				Headers: map[string]string{"tenant": "acme"}}.Complete(q.t.Context(), surepost.Defaults{})
+			e, err := surepost.Event{
+				ID: fmt.Sprintf("%s/%d", key, n+1), Type: "OrderCreated", Source: "shop", Key: key, Data: n + 1,
+				Headers: map[string]string{"tenant": "acme"},
+			}.Complete(q.t.Context(), surepost.Defaults{})
 			if err != nil {
 				q.t.Fatal(err)
 			}

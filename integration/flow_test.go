@@ -30,9 +30,7 @@ type flow struct {
 	inbox    *pgxstore.Store
 	mq       *harness.RabbitMQServer
 
-	mu        sync.Mutex
-	committed []int
-	next      atomic.Int64
+	next atomic.Int64
 }
 
 func newFlow(t *testing.T, pg *harness.PostgresServer, mq *harness.RabbitMQServer) *flow {

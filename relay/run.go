@@ -46,13 +46,12 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 
 	p := &pump{
 		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
-		stream: newStream(r.config.policy(), keys), poll: r.config.PollBusy,
+		stream: newStream(r.config.policy(), suspects, keys), poll: r.config.PollBusy,
 	}
 	p.window, p.page = suspects.window(r.config.WindowEvents, r.config.PageEvents)
-	p.stream.doomed = suspects.doomed
 	err = p.loop(ctx, stop)
 	if errors.Is(err, ErrRefused) {
-		suspects.refused(p.stream.inFlight(), err.Error())
+		suspects.refused(p.stream.inFlight(), p.stream.proven, err.Error())
 	}
 	return errors.Join(err, p.flush(ctx))
 }
@@ -151,7 +150,7 @@ func (p *pump) send(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// reconsider lets held events be tried again where nothing else was published for a while that could show whose fault it is.
+// reconsider lets held events be tried where nothing else is there to be published that could show whose fault it is.
 func (p *pump) reconsider(now time.Time) {
 	switch {
 	case len(p.stream.held) == 0 || len(p.stream.flying) > 0:
@@ -159,7 +158,7 @@ func (p *pump) reconsider(now time.Time) {
 	case p.heldSince.IsZero():
 		p.heldSince = now
 	case now.Sub(p.heldSince) >= p.relay.config.BackoffMax:
-		p.stream.acquit()
+		p.stream.release()
 		p.heldSince = time.Time{}
 	}
 }

@@ -17,18 +17,19 @@ import (
 //   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of reading: a checkpoint says that nothing
 //     before it is open.
 type stream struct {
-	policy  policy
-	pages   []*page
-	open    int              // entries that are neither confirmed nor parked
-	span    int              // entries of pages
-	keys    map[string]*item // the last unsettled item of each key with any
-	ready   queue
-	waiting waitingHeap
-	held    []*item // found to break the session; nothing was published since
-	flying  map[uint64]*item
-	lastTag uint64
-	parked  map[string]bool  // keys with parked events, stored or about to be
-	doomed  map[int64]string // by seq: why they are held when their turn comes
+	policy   policy
+	pages    []*page
+	open     int              // entries that are neither confirmed nor parked
+	span     int              // entries of pages
+	keys     map[string]*item // the last unsettled item of each key with any
+	ready    queue
+	waiting  waitingHeap
+	held     []*item // suspects, until an event is published
+	proven   bool    // one was
+	flying   map[uint64]*item
+	lastTag  uint64
+	parked   map[string]bool // keys with parked events, stored or about to be
+	suspects *suspects
 }
 
 // policy is what a stream needs of the configuration.
@@ -60,11 +61,12 @@ type item struct {
 	tries  int
 	next   *item // of the same key
 	wakeAt time.Time
-	index  int // in waiting
+	index  int  // in waiting
+	freed  bool // a suspect that is to be held back no more
 }
 
-func newStream(p policy, parkedKeys []string) *stream {
-	s := &stream{policy: p, keys: map[string]*item{}, flying: map[uint64]*item{}, parked: map[string]bool{}, doomed: map[int64]string{}}
+func newStream(p policy, suspects *suspects, parkedKeys []string) *stream {
+	s := &stream{policy: p, keys: map[string]*item{}, flying: map[uint64]*item{}, parked: map[string]bool{}, suspects: suspects}
 	for _, k := range parkedKeys {
 		s.parked[k] = true
 	}
@@ -97,7 +99,7 @@ func (s *stream) addReleased(entries []Entry) {
 	s.pages = append(s.pages, pg)
 	s.span += pg.count
 	for i := range pg.entries {
-		delete(s.doomed, entries[i].Seq) // an operator asked for another try
+		delete(s.suspects.doomed, entries[i].Seq) // an operator asked for another try
 		s.open++
 		pg.open++
 		s.enqueue(&item{entry: &pg.entries[i], page: pg})
@@ -142,8 +144,14 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 		s.ready.push(heap.Pop(&s.waiting).(*item))
 	}
 	it := s.ready.pop()
-	for it != nil && s.doomed[it.entry.Seq] != "" {
-		s.held = append(s.held, it)
+	for it != nil {
+		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
+			s.parkKey(it, reason)
+		} else if !s.proven && !it.freed && s.suspects.hold(it.entry.Seq) {
+			s.held = append(s.held, it)
+		} else {
+			break
+		}
 		it = s.ready.pop()
 	}
 	if it == nil {
@@ -154,10 +162,10 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 	return s.lastTag, it.entry
 }
 
-// acquit makes the held entries ready again: nothing was published since they were found to break the session, so it may be the broker.
-func (s *stream) acquit() {
+// release makes the held entries ready.
+func (s *stream) release() {
 	for _, it := range s.held {
-		delete(s.doomed, it.entry.Seq)
+		it.freed = true
 		s.ready.push(it)
 	}
 	s.held = nil
@@ -209,10 +217,8 @@ func (s *stream) backoff(tries int) time.Duration {
 // finish settles a confirmed item and lets the next of its key go.
 func (s *stream) finish(it *item) {
 	s.close(it)
-	for _, h := range s.held {
-		s.parkKey(h, s.doomed[h.entry.Seq])
-	}
-	s.held = nil
+	s.proven = true
+	s.release()
 	key := it.entry.Event.Key
 	if key == "" {
 		return

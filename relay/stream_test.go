@@ -38,7 +38,7 @@ func settleOne(t *testing.T, s *stream, tag uint64, status Status, now time.Time
 
 func TestNothingOvertakesARejectedEventOfItsKey(t *testing.T) {
 	now := time.Unix(0, 0)
-	s := newStream(testPolicy(), nil)
+	s := newStream(testPolicy(), newSuspects(), nil)
 	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a"), entry(3, "b"), entry(4, "")}, After: "p1"})
 	sent := sendAll(s, now)
 	if len(sent) != 3 || sent["e2"] != 0 {
@@ -68,7 +68,7 @@ func TestNothingOvertakesARejectedEventOfItsKey(t *testing.T) {
 
 func TestARejectedEventIsNeverParked(t *testing.T) {
 	now := time.Unix(0, 0)
-	s := newStream(testPolicy(), nil)
+	s := newStream(testPolicy(), newSuspects(), nil)
 	s.add(Page{Entries: []Entry{entry(1, "a")}, After: "p1"})
 	for range 10_000 {
 		sent := sendAll(s, now)
@@ -83,7 +83,7 @@ func TestARejectedEventIsNeverParked(t *testing.T) {
 
 func TestAnUnroutableEventIsParkedAfterItsTriesAndItsKeyWaitsBehind(t *testing.T) {
 	now := time.Unix(0, 0)
-	s := newStream(testPolicy(), nil)
+	s := newStream(testPolicy(), newSuspects(), nil)
 	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a"), entry(3, "b")}, After: "p1"})
 	sent := sendAll(s, now)
 	settleOne(t, s, sent["e3"], Confirmed, now)
@@ -112,7 +112,7 @@ func TestAnUnroutableEventIsParkedAfterItsTriesAndItsKeyWaitsBehind(t *testing.T
 
 func TestAReleasedKeyIsFreeOnlyWhenNothingOfItIsOnItsWayIntoParking(t *testing.T) {
 	now := time.Unix(0, 0)
-	s := newStream(testPolicy(), []string{"a"})
+	s := newStream(testPolicy(), newSuspects(), []string{"a"})
 	s.addReleased([]Entry{entry(1, "a"), entry(2, "a")})
 	s.add(Page{Entries: []Entry{entry(3, "a")}, After: "p1"}) // read before the key was free
 	for range 2 {
@@ -142,7 +142,7 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		p := testPolicy()
 		p.jitter = rnd.Float64
-		s := newStream(p, nil)
+		s := newStream(p, newSuspects(), nil)
 		now := time.Unix(0, 0)
 		var seq, pages, settledPages int64
 		confirmedOf := map[string]int64{} // key → last confirmed seq

@@ -1,49 +1,68 @@
 package relay
 
-// suspects finds the event that makes the broker end the session. Until each event that was in flight when that happened has been settled, events are
-// sent one at a time; one that was alone in flight twice when the session ended is doomed: it is held back, and parked as soon as another
-// event is published, which shows that it is the event that is bad and not the broker (whose exchange may be gone, or a permission revoked).
+// suspects finds the event that makes the broker end the session.
+//
+// Until each event that was in flight when that happened has been settled, events are sent one at a time. One that was alone in flight
+// when a session ended is held back until another event is published in the session, which shows that the broker itself works (its exchange is
+// there, the permission isn't revoked). If it ends such a session twice, it is doomed: it will be parked. A broker that
+// refuses everything is waited for like in any outage, and nothing is parked.
 type suspects struct {
-	seqs   map[int64]int    // strikes by seq
+	bySeq  map[int64]*suspicion
 	doomed map[int64]string // by seq: why
 }
 
-func newSuspects() *suspects {
-	return &suspects{seqs: map[int64]int{}, doomed: map[int64]string{}}
+type suspicion struct {
+	alone   bool // it was alone in flight when a session ended
+	strikes int  // it was so in a session that had published another
 }
 
-// convict: two, because the first may have been the last straw of somebody else's making, such as a broker in the middle of a shutdown.
+func newSuspects() *suspects {
+	return &suspects{bySeq: map[int64]*suspicion{}, doomed: map[int64]string{}}
+}
+
+// convict: two, because the first may have been of somebody else's making, such as an exchange that was deleted just then.
 const convict = 2
 
 // window returns how many events may be in flight, and how many may be read at once: little, since what follows a checkpoint is sent
 // again after each try.
 func (s *suspects) window(window, page int) (int, int) {
-	if len(s.seqs) > 0 {
+	if len(s.bySeq) > 0 {
 		return 1, min(page, 16)
 	}
 	return window, page
 }
 
-// refused takes in that the session ended because of one of the events in flight. They are all unsettled, so the log hands each of them out again.
-func (s *suspects) refused(inFlight []*Entry, reason string) {
+// refused takes in that the session ended because of one of the events in flight; proven says that it had published another
+// before. They are all unsettled, so the log hands each of them out again.
+func (s *suspects) refused(inFlight []*Entry, proven bool, reason string) {
 	for _, e := range inFlight {
-		if _, known := s.seqs[e.Seq]; !known {
-			s.seqs[e.Seq] = 0
+		if s.bySeq[e.Seq] == nil {
+			s.bySeq[e.Seq] = &suspicion{}
 		}
 	}
 	if len(inFlight) != 1 {
 		return
 	}
 	seq := inFlight[0].Seq
-	s.seqs[seq]++
-	if s.seqs[seq] >= convict {
+	it := s.bySeq[seq]
+	it.alone = true
+	if proven {
+		it.strikes++
+	}
+	if it.strikes >= convict {
 		s.doomed[seq] = reason
-		delete(s.seqs, seq)
+		delete(s.bySeq, seq)
 	}
 }
 
 // settled takes in that an event had an outcome without harm to the session.
 func (s *suspects) settled(seq int64) {
-	delete(s.seqs, seq)
+	delete(s.bySeq, seq)
 	delete(s.doomed, seq)
+}
+
+// hold reports whether the event is held back until another is published.
+func (s *suspects) hold(seq int64) bool {
+	it := s.bySeq[seq]
+	return it != nil && it.alone
 }

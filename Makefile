@@ -1,0 +1,37 @@
+# make test    everything, with the race detector; installs and starts what it needs
+# make demo    the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
+# make up      starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
+# make down    ends them
+# make lint    gofmt, go vet, staticcheck
+
+MODULES := . harness integration examples
+N ?= 20000
+
+.PHONY: test demo up down lint servers tidy
+
+test: servers
+	@failed=; for m in $(MODULES); do \
+		echo "== $$m"; (cd $$m && go test -race -timeout 20m ./...) || failed="$$failed $$m"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# Without URLs each test process starts servers of its own, from Docker or from these binaries.
+servers:
+	@go run ./harness/cmd/harness install
+
+demo:
+	@eval "$$($(MAKE) -s up)"; go run ./examples/orders -n $(N); code=$$?; $(MAKE) -s down; exit $$code
+
+up:
+	@go run ./harness/cmd/harness up
+
+down:
+	@go run ./harness/cmd/harness down
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
+	@for m in $(MODULES); do (cd $$m && go vet ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || exit 1; done
+
+tidy:
+	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
