@@ -24,14 +24,15 @@ func NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	return &Consumer{config: config, open: new(subscriber).open}, nil
 }
 
-// Run consumes until ctx ends, and reconnects for as long as it takes. It is called once at a time; several consumers of one
-// queue may run, in one process or in many, but the order per key holds within each of them only.
+// Run consumes until ctx ends, and reconnects for as long as it takes. It is called once at a time; several consumers
+// of one queue may run, in one process or in many, but the order per key holds within each of them only.
 //
-// When ctx ends it shuts down within ShutdownTimeout and returns nil: handlers that were started have finished, their messages are
-// acknowledged, all others are given back to the queue, and no goroutine is left. It returns an error if handlers ignored the
-// end of their context, or at once if the first connect finds a mistake that time can't mend: wrong credentials, a missing
-// permission, a queue that is there with other arguments, or, if Mode isn't Declare, one that is missing. Once it has
-// consumed, the same errors are logged and retried, since whoever changes a running broker may also change it back.
+// When ctx ends it shuts down within ShutdownTimeout and returns nil: handlers that were started have finished, their
+// messages are acknowledged, all others are given back to the queue, and no goroutine is left. It returns an error if
+// handlers ignored the end of their context, or at once if the first connect finds a mistake that time can't mend:
+// wrong credentials, a missing permission, a queue that is there with other arguments, or, if Mode isn't Declare, one
+// that is missing. Once it has consumed, the same errors are logged and retried, since whoever changes a running
+// broker may also change it back.
 func (c *Consumer) Run(ctx context.Context) error {
 	d := newDispatcher(ctx, c.config)
 	defer d.stopHandlers()
@@ -85,11 +86,12 @@ func (c *Consumer) serve(ctx context.Context, d *dispatcher, s consumerSession) 
 	return err
 }
 
-// mostRefusals is how many refused logins in a row are taken for wrong credentials. RabbitMQ refuses a login by hanging up, which
-// can't be told from a broker that is stopped at that moment; but hardly three times.
+// mostRefusals is how many refused logins in a row are taken for wrong credentials. RabbitMQ refuses a login by
+// hanging up, which can't be told from a broker that is stopped at that moment; but hardly three times.
 const mostRefusals = 3
 
-// isMistake reports whether the broker said something that it will say again until somebody changes the configuration.
+// isMistake reports whether the broker said something that it will say again until somebody changes the
+// configuration.
 func (c *Consumer) isMistake(err error) bool {
 	var answer *amqp091.Error
 	if !errors.As(err, &answer) || !answer.Server {

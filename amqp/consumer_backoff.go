@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Backoff says how long to wait between tries: full jitter, that is a random time between 0 and a ceiling that starts at Min
-// and doubles with each try up to Max. Jitter keeps consumers that failed together from coming back together; among the
-// usual kinds, full jitter costs the least work in total.
+// Backoff says how long to wait between tries: full jitter, that is a random time between 0 and a ceiling that starts
+// at Min and doubles with each try up to Max. Jitter keeps consumers that failed together from coming back together;
+// among the usual kinds, full jitter costs the least work in total.
 type Backoff struct {
 	Min time.Duration // the ceiling of the first pause
 	Max time.Duration // no pause is longer
 }
 
-// reconnectBackoff paces connecting again. Its first pause is short, because most connections are lost to a restart of one
-// node while others serve; its longest keeps a fleet from hammering a broker that is being repaired.
+// reconnectBackoff paces connecting again. Its first pause is short, because most connections are lost to a restart
+// of one node while others serve; its longest keeps a fleet from hammering a broker that is being repaired.
 var reconnectBackoff = Backoff{Min: 100 * time.Millisecond, Max: 30 * time.Second}
 
 // ceiling returns the longest pause before the given retry, counted from 1.

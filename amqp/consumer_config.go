@@ -15,22 +15,23 @@ import (
 
 // Handler handles one event. *inbox.Inbox implements it for handlers whose effects must happen exactly once.
 //
-// Handle is called by several goroutines at once, but never for two events of one key, and for the events of a key in the
-// order in which the queue delivers them. ctx ends after HandlerTimeout, or when a shutdown runs out of time; it carries the
-// values of Run's context, and outlives that one by the time that a shutdown grants.
+// Handle is called by several goroutines at once, but never for two events of one key, and for the events of a key in
+// the order in which the queue delivers them. ctx ends after HandlerTimeout, or when a shutdown runs out of time; it
+// carries the values of Run's context, and outlives that one by the time that a shutdown grants.
 //
-// A nil error means that the effects are committed: the message is acknowledged, whatever the result (an inbox.Duplicate was
-// handled before; for inbox.Skipped see ConsumerConfig.Unhandled). After an error nothing may be left of the call's effects, because the
-// event is handed over again: at once for an outage or up to MaxAttempts, never if inbox.IsPermanent(err). The same event may
-// also come again after nil, when its acknowledgement was lost: a Handler of your own must expect that, an Inbox does.
+// A nil error means that the effects are committed: the message is acknowledged, whatever the result (an
+// inbox.Duplicate was handled before; for inbox.Skipped see ConsumerConfig.Unhandled). After an error nothing may be
+// left of the call's effects, because the event is handed over again: at once for an outage or up to MaxAttempts,
+// never if inbox.IsPermanent(err). The same event may also come again after nil, when its acknowledgement was lost: a
+// Handler of your own must expect that, an Inbox does.
 //
 // A panic counts as an error.
 type Handler interface {
 	Handle(ctx context.Context, event surepost.Event) (inbox.Result, error)
 }
 
-// ConsumerConfig configures a Consumer. Connection.URLs, Queue and Handler are required, and Types or BindingKeys in the
-// default mode; the zero value of every other field means its default.
+// ConsumerConfig configures a Consumer. Connection.URLs, Queue and Handler are required, and Types or BindingKeys in
+// the default mode; the zero value of every other field means its default.
 type ConsumerConfig struct {
 	// Connection says how to reach RabbitMQ. The consumer uses a connection of its own, so that a broker that blocks
 	// publishers never delays acknowledgements; a second one is opened when the first message must be dead-lettered.
@@ -39,71 +40,82 @@ type ConsumerConfig struct {
 	// Handler handles the events. Required.
 	Handler Handler
 
-	// Queue is consumed: one per subscription, usually "service.subscription". Required, at most 251 bytes: the name of its
-	// dead-letter queue, which is Queue + ".dlq", must be a short string too (AMQP 0-9-1 §4.2.5.3).
+	// Queue is consumed: one per subscription, usually "service.subscription". Required, at most 251 bytes: the name
+	// of its dead-letter queue, which is Queue + ".dlq", must be a short string too (AMQP 0-9-1 §4.2.5.3).
 	Queue string
 
 	// Exchange is the topic exchange that the queue is bound to. Default "events", which is also the relay's.
 	Exchange string
 
-	// Types are the event types that the queue shall receive, usually Inbox.Types(). Each is bound with the key "#." + type, because the
-	// relay's routing keys are "{source}.{type}" and a source may contain dots. "#" alone means all events.
+	// Types are the event types that the queue shall receive, usually Inbox.Types(). Each is bound with the key
+	// "#.{type}", because the relay's routing keys are "{source}.{type}" and a source may contain dots. "#" alone
+	// means all events.
 	Types []string
 
-	// BindingKeys are bound besides Types, as they stand: for a relay whose routes use other keys ("order-service.#").
+	// BindingKeys are bound besides Types, as they stand: for a relay whose routes use other keys
+	// ("order-service.#").
 	//
-	// A binding is never removed by the consumer: unbind what is no longer wanted with rabbitmqctl or the management pages.
+	// A binding is never removed by the consumer: unbind what is no longer wanted with rabbitmqctl or the management
+	// pages.
 	BindingKeys []string
 
-	// Mode says what the consumer does about exchange, queues and bindings. Default [Declare]. In Verify and None mode Types and
-	// BindingKeys are not used: AMQP can't look at bindings.
+	// Mode says what the consumer does about exchange, queues and bindings. Default [Declare]. In Verify and None
+	// mode Types and BindingKeys are not used: AMQP can't look at bindings.
 	Mode Mode
 
 	// QueueType is the kind of both queues. Default [QuorumQueue], which is replicated and counts deliveries. A
-	// [ClassicQueue] doesn't count: a message that kills the process is delivered to the next one for ever. It can't be changed once
-	// the queue exists.
+	// [ClassicQueue] doesn't count: a message that kills the process is delivered to the next one for ever. It can't
+	// be changed once the queue exists.
 	QueueType QueueType
 
-	// DeliveryLimit is how often the broker delivers a message before it gives up and moves it to the dead-letter queue. It catches what no
-	// code of this process can: a message that kills the process. Default 20, RabbitMQ 4's own, declared explicitly because
-	// RabbitMQ 3 has none. At least 2. Failures in this process don't count against it, lost connections do.
-	// Only for quorum queues. It can't be changed by the consumer once the queue exists.
+	// DeliveryLimit is how often the broker delivers a message before it gives up and moves it to the dead-letter
+	// queue. It catches what no code of this process can: a message that kills the process. Default 20, RabbitMQ 4's
+	// own, declared explicitly because RabbitMQ 3 has none. At least 2. Failures in this process don't count against
+	// it, lost connections do. Only for quorum queues. It can't be changed by the consumer once the queue exists.
 	DeliveryLimit int
 
-	// Prefetch is how many unacknowledged messages the broker hands to this consumer, 1 to 2000 (the most a quorum queue serves). It bounds the consumer's
-	// memory, and how many messages of one failing key can queue up before they hold up other keys. Default 100: RabbitMQ's
-	// advice is 100 to 300; more adds no throughput, but more redelivery after a crash.
+	// Prefetch is how many unacknowledged messages the broker hands to this consumer, 1 to 2000 (the most a quorum
+	// queue serves). It bounds the consumer's memory, and how many messages of one failing key can queue up before
+	// they hold up other keys. Default 100: RabbitMQ's advice is 100 to 300; more adds no throughput, but more
+	// redelivery after a crash.
 	Prefetch int
 
-	// Workers is how many events are handled at once. Default 8, or Prefetch if that is less: each one holds a database connection
-	// while it works, and 8 saturate one process's handlers of a few milliseconds each while they leave most of PostgreSQL's default
-	// of 100 connections to others. The pool needs as many connections (pgxpool's default is the number of CPUs, at least 4).
+	// Workers is how many events are handled at once. Default 8, or Prefetch if that is less: each one holds a
+	// database connection while it works, and 8 saturate one process's handlers of a few milliseconds each while they
+	// leave most of PostgreSQL's default of 100 connections to others. The pool needs as many connections (pgxpool's
+	// default is the number of CPUs, at least 4).
 	Workers int
 
-	// MaxAttempts is how often one delivery is tried in place before it goes to the dead-letter queue. Default 5: with the default
-	// Backoff that is about two seconds, which outlasts a hiccup without holding up its key for long. Outages don't count (ErrorIsOutage).
+	// MaxAttempts is how often one delivery is tried in place before it goes to the dead-letter queue. Default 5: with
+	// the default Backoff they take up to 1.5 s, which outlasts a hiccup without holding up the key for long. Outages
+	// don't count (ErrorIsOutage).
 	MaxAttempts int
 
-	// Backoff is waited between tries, with full jitter. It holds up the event's own key only. Default 100 ms to 10 s.
+	// Backoff is waited between tries, with full jitter. It holds up the event's own key only. Default: a ceiling of
+	// 100 ms that doubles up to 10 s.
 	Backoff Backoff
 
-	// HandlerTimeout ends the context of one try. Default 5 min. MaxAttempts times HandlerTimeout must stay below 30 min, RabbitMQ's
-	// default consumer_timeout: after that the broker takes the message away and ends the session, and its tries start from nothing.
+	// HandlerTimeout ends the context of one try. Default 5 min. MaxAttempts times HandlerTimeout must stay below 30
+	// min, RabbitMQ's default consumer_timeout: after that the broker takes the message away and ends the session,
+	// and its tries start from nothing.
 	HandlerTimeout time.Duration
 
-	// ShutdownTimeout bounds a graceful shutdown, from the end of Run's context to Run's return. Default 30 s. Handlers get the first
-	// four fifths of it, then their contexts end; the rest is for rolling back and for giving back messages. It should be
-	// shorter than what the platform grants (Kubernetes: terminationGracePeriodSeconds, 30 s, of which the default leaves 6).
+	// ShutdownTimeout bounds a graceful shutdown, from the end of Run's context to Run's return. Default 30 s.
+	// Handlers get the first four fifths of it, then their contexts end; the rest is for rolling back and for giving
+	// back messages. It should not be longer than what the platform grants (Kubernetes: terminationGracePeriodSeconds,
+	// by default 30 s too).
 	ShutdownTimeout time.Duration
 
 	// Unhandled says what happens to an event whose type has no handler (inbox.Skipped). Default [AckUnhandled].
 	Unhandled UnhandledPolicy
 
-	// ErrorIsOutage reports whether a handler's error means that its surroundings are out of order, not the event. Such an
-	// event is tried again for as long as it takes. Default [IsOutage]; your own should usually call that too.
+	// ErrorIsOutage reports whether a handler's error means that its surroundings are out of order, not the event.
+	// Such an event is tried again for as long as it takes. Default [IsOutage]; your own should usually call that
+	// too.
 	//
-	// While messages wait out an outage the broker's consumer_timeout (30 min) applies to them: it takes them back and delivers them again,
-	// which counts against DeliveryLimit. With the defaults the limit is reached after an outage of 10 hours.
+	// While messages wait out an outage the broker's consumer_timeout (30 min) applies to them: it takes them back
+	// and delivers them again, which counts against DeliveryLimit. With the defaults the limit is reached after an
+	// outage of 10 hours.
 	ErrorIsOutage func(error) bool
 
 	// Logger receives what an operator should know. Default slog.Default().
@@ -124,10 +136,14 @@ const (
 )
 
 const (
-	deadLetterSuffix     = ".dlq"
-	maxQueueNameBytes    = surepost.MaxNameBytes - len(deadLetterSuffix)
-	maxQuorumPrefetch    = 2000             // RabbitMQ, "Quorum Queues": "Global QoS and prefetch"; more would just be capped
-	brokerConsumeTimeout = 30 * time.Minute // RabbitMQ, "Consumers": "Delivery Acknowledgement Timeout", the default since 3.8.17
+	deadLetterSuffix  = ".dlq"
+	maxQueueNameBytes = surepost.MaxNameBytes - len(deadLetterSuffix)
+
+	// maxQuorumPrefetch is what a quorum queue caps the prefetch to (RabbitMQ, "Quorum Queues").
+	maxQuorumPrefetch = 2000
+
+	// brokerConsumeTimeout is RabbitMQ's default consumer_timeout ("Consumers", "Delivery Acknowledgement Timeout").
+	brokerConsumeTimeout = 30 * time.Minute
 )
 
 func (c ConsumerConfig) withDefaults() ConsumerConfig {
@@ -185,7 +201,8 @@ func (c ConsumerConfig) validate() error {
 
 func (c ConsumerConfig) validateBindings(bad func(string, ...any)) {
 	if c.Mode == Declare && len(c.Types)+len(c.BindingKeys) == 0 {
-		bad(`Types and BindingKeys are empty, so that no event would arrive: set Types to Inbox.Types(), or to {"#"} for all events`)
+		bad("Types and BindingKeys are empty, so that no event would arrive: " +
+			`set Types to Inbox.Types(), or to {"#"} for all events`)
 	}
 	for i, t := range c.Types {
 		switch {
@@ -209,7 +226,7 @@ func (c ConsumerConfig) validateLimits(bad func(string, ...any)) {
 	switch c.QueueType {
 	case QuorumQueue:
 		if c.DeliveryLimit < 2 {
-			bad("DeliveryLimit is %d: use at least 2, or one lost connection would dead-letter every message that was prefetched",
+			bad("DeliveryLimit is %d: use at least 2, or a lost connection would dead-letter all that was prefetched",
 				c.DeliveryLimit)
 		}
 	case ClassicQueue:
@@ -228,12 +245,12 @@ func (c ConsumerConfig) validateLimits(bad func(string, ...any)) {
 	if c.Backoff.Min < 0 || c.Backoff.Max < c.Backoff.Min {
 		bad("Backoff is %v to %v: use a Min above 0 and a Max that isn't below it", c.Backoff.Min, c.Backoff.Max)
 	}
-	switch total := time.Duration(c.MaxAttempts) * c.HandlerTimeout; {
+	switch {
 	case c.HandlerTimeout < 0:
 		bad("HandlerTimeout is %v: use a time above 0", c.HandlerTimeout)
-	case c.HandlerTimeout >= brokerConsumeTimeout, total >= brokerConsumeTimeout:
-		bad("HandlerTimeout is %v and MaxAttempts %d, together %v: stay below %v, after which the broker takes the message away "+
-			"(consumer_timeout), so lower one of them", c.HandlerTimeout, c.MaxAttempts, total, brokerConsumeTimeout)
+	case brokerConsumeTimeout/c.HandlerTimeout <= time.Duration(max(c.MaxAttempts, 1)):
+		bad("HandlerTimeout is %v, %d times (MaxAttempts): lower one of them, so that all tries fit into %v, "+
+			"after which the broker takes the message away (consumer_timeout)", c.HandlerTimeout, c.MaxAttempts, brokerConsumeTimeout)
 	}
 	if c.ShutdownTimeout < 0 {
 		bad("ShutdownTimeout is %v: use a time above 0", c.ShutdownTimeout)

@@ -8,8 +8,8 @@ import (
 
 func TestRequiredFieldsSuffice(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{
-		Connection: Connection{URLs: []string{"amqp://localhost"}}, Queue: "billing", Types: []string{"OrderCreated"},
-		Handler: handlerFunc(nil),
+		Connection: Connection{URLs: []string{"amqp://localhost"}}, Queue: "billing", Handler: handlerFunc(nil),
+		Types: []string{"OrderCreated"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -18,7 +18,8 @@ func TestRequiredFieldsSuffice(t *testing.T) {
 		t.Errorf("defaults: %+v", c.config)
 	}
 	if _, err := NewConsumer(ConsumerConfig{
-		Connection: Connection{URLs: []string{"amqp://localhost"}}, Queue: "billing", Mode: Verify, Handler: handlerFunc(nil), Prefetch: 1,
+		Connection: Connection{URLs: []string{"amqp://localhost"}}, Queue: "billing", Handler: handlerFunc(nil),
+		Mode: Verify, Prefetch: 1,
 	}); err != nil {
 		t.Errorf("Prefetch 1 in Verify mode, without types: %v", err)
 	}
@@ -44,8 +45,9 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"URL", "Handler", "Queue is 252", "Exchange", "Types[0]", "Types[1]", "Types[2]", "BindingKeys[0]", "Mode",
-		"QueueType", "Prefetch", "Workers", "MaxAttempts", "Backoff", "HandlerTimeout", "ShutdownTimeout", "Unhandled"} {
+	for _, want := range []string{"URL", "Handler", "Queue is 252", "Exchange", "Types[0]", "Types[1]", "Types[2]",
+		"BindingKeys[0]", "Mode", "QueueType", "Prefetch", "Workers", "MaxAttempts", "Backoff", "HandlerTimeout",
+		"ShutdownTimeout", "Unhandled"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error doesn't speak of %s", want)
 		}
@@ -85,7 +87,8 @@ func TestBrokersDeadLettersGoWhereOursGo(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, args[name], want)
 		}
 	}
-	if _, there := (ConsumerConfig{Queue: "q", QueueType: ClassicQueue}).withDefaults().queueArgs()["x-delivery-limit"]; there {
+	args = ConsumerConfig{Queue: "q", QueueType: ClassicQueue}.withDefaults().queueArgs()
+	if _, there := args["x-delivery-limit"]; there {
 		t.Error("a classic queue has no delivery limit; RabbitMQ would refuse it")
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/surepost/surepost/inbox"
 )
 
-// consumerSession is what the dispatcher needs of one connection's worth of consuming. It never reconnects. *amqpSession is the
-// real one; all methods may be called by several goroutines.
+// consumerSession is what the dispatcher needs of one connection's worth of consuming. It never reconnects.
+// *amqpSession is the real one; all methods may be called by several goroutines.
 type consumerSession interface {
 	// messages delivers what the broker delivers, in its order. It is closed after the session's end.
 	messages() <-chan *message
-	// done is closed when the session has ended: nothing can be acknowledged any more, and all that wasn't will be delivered
-	// again in another session.
+	// done is closed when the session has ended: nothing can be acknowledged any more, and all that wasn't will be
+	// delivered again in another session.
 	done() <-chan struct{}
 	// err says why the session has ended.
 	err() error
@@ -27,14 +27,14 @@ type consumerSession interface {
 	ack(m *message)
 	// bury publishes a dead letter and returns nil when the broker has confirmed it.
 	bury(l letter) error
-	// close ends the session, in good order if that is possible before ctx ends, and returns when nothing of it is left. The
-	// broker takes back what wasn't acknowledged, all at once and in order.
+	// close ends the session, in good order if that is possible before ctx ends, and returns when nothing of it is
+	// left. The broker takes back what wasn't acknowledged, all at once and in order.
 	close(ctx context.Context)
 }
 
-// dispatcher moves messages from sessions to the handler, and what became of them back. It is the shell around [schedule]:
-// one goroutine, that of Run, owns all its fields; handlers run on goroutines of their own and report to it.
-// It outlives sessions, because it knows which keys are still being handled.
+// dispatcher moves messages from sessions to the handler, and what became of them back. It is the shell around
+// [schedule]: one goroutine, that of Run, owns all its fields; handlers run on goroutines of their own and report to
+// it. It outlives sessions, because it knows which keys are still being handled.
 type dispatcher struct {
 	config   ConsumerConfig
 	log      *slog.Logger
@@ -79,9 +79,10 @@ func (d *dispatcher) attach(s consumerSession) {
 	d.burying.Go(func() { d.bury(s, letters, buried) })
 }
 
-// detach closes the session. Handlers that it started go on: what they commit counts, and its redelivery will be found to
-// be a duplicate. That is better than to cancel them, since it loses no work, and a handler that takes longer than a bad
-// connection lasts gets done at all. Their keys stay closed to the next session's messages meanwhile (see [schedule]).
+// detach closes the session. Handlers that it started go on: what they commit counts, and its redelivery will be
+// found to be a duplicate. That is better than to cancel them, since it loses no work, and a handler that takes
+// longer than a bad connection lasts gets done at all. Their keys stay closed to the next session's messages
+// meanwhile (see [schedule]).
 func (d *dispatcher) detach(ctx context.Context) {
 	if d.session == nil {
 		return
@@ -151,8 +152,8 @@ func (d *dispatcher) settle(r report) {
 	}
 }
 
-// work hands a message to the handler and, if that succeeds, acknowledges it. It does so here and not in the dispatcher's
-// goroutine, which a socket that accepts nothing must not stop.
+// work hands a message to the handler and, if that succeeds, acknowledges it. It does so here and not in the
+// dispatcher's goroutine, which a socket that accepts nothing must not stop.
 func (d *dispatcher) work(m *message) {
 	r := report{message: m, err: errors.New("the handler called runtime.Goexit")}
 	defer func() { d.reports <- r }()
@@ -192,8 +193,9 @@ func (d *dispatcher) handle(m *message) (result inbox.Result, err error) {
 	return result, err
 }
 
-// bury publishes the session's dead letters, one at a time, and acknowledges each original after its letter is confirmed. While
-// the dead-letter queue can't be reached it tries on: the originals stay unacknowledged, their keys wait, all others go on.
+// bury publishes the session's dead letters, one at a time, and acknowledges each original after its letter is
+// confirmed. While the dead-letter queue can't be reached it tries on: the originals stay unacknowledged, their keys
+// wait, all others go on.
 func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<- *message) {
 	for l := range letters {
 		for failures := 0; ; {
@@ -220,13 +222,14 @@ func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<
 	}
 }
 
-// shutdown ends everything in good order within ShutdownTimeout: started handlers finish and their messages are acknowledged, then
-// the session is closed, by which the broker takes back the rest.
+// shutdown ends everything in good order within ShutdownTimeout: started handlers finish and their messages are
+// acknowledged, then the session is closed, by which the broker takes back the rest.
 //
-// The rest is given back by closing, and neither by basic.cancel nor by basic.nack, for the sake of order. After basic.cancel
-// the broker puts messages that were on their way to us back into the queue before it sees any basic.nack of ours, that is
-// in front of older ones (measured with RabbitMQ 3.10, in most shutdowns under load). Closing gives back all of them in one step,
-// oldest first. The price: RabbitMQ 4.3 counts it as a delivery, which it doesn't for basic.nack; earlier versions count both.
+// The rest is given back by closing, and neither by basic.cancel nor by basic.nack, for the sake of order. After
+// basic.cancel the broker puts messages that were on their way to us back into the queue before it sees any
+// basic.nack of ours, that is in front of older ones (measured with RabbitMQ 3.10, in most shutdowns under load).
+// Closing gives back all of them in one step, oldest first. The price: RabbitMQ 4.3 counts it as a delivery, which it
+// doesn't for basic.nack; earlier versions count both.
 func (d *dispatcher) shutdown() error {
 	limit, began := d.config.ShutdownTimeout, time.Now()
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(limit))
@@ -277,8 +280,8 @@ func (d *dispatcher) abandoned() error {
 	for _, m := range running {
 		ids = append(ids, m.event.ID)
 	}
-	return fmt.Errorf("amqp: %d handlers still run after ShutdownTimeout (%v), of the events %s: "+
-		"let handlers return when their context ends", len(running), d.config.ShutdownTimeout, cutText(strings.Join(ids, ", "), 1<<10))
+	return fmt.Errorf("amqp: %d handlers still run after ShutdownTimeout (%v): let them return when their context ends; "+
+		"their events are %s", len(running), d.config.ShutdownTimeout, cutText(strings.Join(ids, ", "), 1<<10))
 }
 
 func (d *dispatcher) noteRetry(r report, v verdict) {

@@ -70,7 +70,8 @@ func (q *fakeQueue) open(ctx context.Context, _ ConsumerConfig) (consumerSession
 	if q.live != nil {
 		q.t.Error("a second session was opened beside a live one")
 	}
-	s := &fakeSession{queue: q, unacked: map[uint64]amqp091.Delivery{}, inflow: make(chan *message), ended: make(chan struct{})}
+	s := &fakeSession{queue: q, unacked: map[uint64]amqp091.Delivery{},
+		inflow: make(chan *message), ended: make(chan struct{})}
 	q.live = s
 	go s.deliver()
 	return s, nil
@@ -211,7 +212,8 @@ type ledger struct {
 }
 
 func newLedger(t *testing.T, work func(context.Context, surepost.Event) error) *ledger {
-	return &ledger{t: t, work: work, busy: map[string]bool{}, done: map[string]bool{}, last: map[string]int{}, calls: map[string]int{}}
+	return &ledger{t: t, work: work,
+		busy: map[string]bool{}, done: map[string]bool{}, last: map[string]int{}, calls: map[string]int{}}
 }
 
 func (l *ledger) Handle(ctx context.Context, e surepost.Event) (inbox.Result, error) {

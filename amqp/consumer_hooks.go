@@ -7,8 +7,9 @@ import (
 	"github.com/surepost/surepost/inbox"
 )
 
-// ConsumerHooks observe a consumer, for metrics and tests. Any of them may be nil. They are called by several goroutines at
-// once and hold up the work while they run: count and return. To trace a handler, wrap the Handler instead.
+// ConsumerHooks observe a consumer, for metrics and tests. Any of them may be nil. They are called by several
+// goroutines at once and hold up the work while they run: count and return. To trace a handler, wrap the Handler
+// instead.
 type ConsumerHooks struct {
 	// OnHandled is called after the handler succeeded and before the message is acknowledged.
 	OnHandled func(HandledMessage)
@@ -29,8 +30,8 @@ type HandledMessage struct {
 	Result   inbox.Result
 	Attempt  int           // tries of this delivery, this one included
 	Duration time.Duration // of this try
-	// Deliveries is how often the broker delivered the message before, without its being acknowledged (x-delivery-count); 0 the
-	// first time, and always 0 with a classic queue.
+	// Deliveries is how often the broker delivered the message before, without its being acknowledged
+	// (x-delivery-count); 0 the first time, and always 0 with a classic queue.
 	Deliveries int64
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/surepost/surepost"
 )
 
-// message is one delivery of an event. It belongs to the session that delivered it: it can't be acknowledged in another, where
-// its delivery tag would be another message's.
+// message is one delivery of an event. It belongs to the session that delivered it: it can't be acknowledged in
+// another, where its delivery tag would be another message's.
 type message struct {
 	delivery amqp091.Delivery
 	session  consumerSession
@@ -31,8 +31,8 @@ func newMessage(s consumerSession, d amqp091.Delivery) *message {
 	return m
 }
 
-// unreadableError marks the error of a message whose body isn't an event. It is a type, and not surepost.ErrNotAnEvent,
-// because a handler may return that about something else.
+// unreadableError marks the error of a message whose body isn't an event. It is a type, and not
+// surepost.ErrNotAnEvent, because a handler may return that about something else.
 type unreadableError struct{ error }
 
 func (e unreadableError) Unwrap() error { return e.error }
@@ -57,5 +57,6 @@ func (m *message) attrs() slog.Attr {
 	if m.broken != nil {
 		attrs = []any{slog.String("message_id", m.delivery.MessageId)}
 	}
-	return slog.Group("event", append(attrs, slog.Int("attempt", m.tries.total), slog.Int64("deliveries", m.deliveries()))...)
+	attrs = append(attrs, slog.Int("attempt", m.tries.total), slog.Int64("deliveries", m.deliveries()))
+	return slog.Group("event", attrs...)
 }

@@ -10,14 +10,15 @@ import (
 	"syscall"
 )
 
-// IsOutage reports whether err says that something the handler needs is out of order (its database can't be reached, is
-// shutting down, starting up, read-only after a failover, or out of resources), rather than that the event can't be handled. It is
-// the default of ConsumerConfig.ErrorIsOutage: such failures are retried for as long as it takes and spend no attempt.
+// IsOutage reports whether err says that something the handler needs is out of order (its database can't be reached,
+// is shutting down, starting up, read-only after a failover, or out of resources), rather than that the event can't
+// be handled. It is the default of ConsumerConfig.ErrorIsOutage: such failures are retried for as long as it takes
+// and spend no attempt.
 //
 // It looks at every error that err wraps. It knows PostgreSQL's and the SQL standard's error classes by a method
-// "SQLState() string", pgx's by "SafeToRetry() bool", and the network's by the standard library's types. A failure because time
-// ran out (HandlerTimeout, or a context of the handler's own) is an outage only if it happened while connecting: a handler
-// that hangs on one event must spend its attempts.
+// "SQLState() string", pgx's by "SafeToRetry() bool", and the network's by the standard library's types. A failure
+// because time ran out (HandlerTimeout, or a context of the handler's own) is an outage only if it happened while
+// connecting: a handler that hangs on one event must spend its attempts.
 //
 // A handler that decodes data by itself should mark its errors with inbox.Permanent: io.ErrUnexpectedEOF from a JSON
 // decoder can't be told from that of a cut connection.
@@ -36,8 +37,8 @@ func isConnectFailure(err error) bool {
 	case *net.DNSError:
 		return true
 	}
-	// pgx's error for every failed connect, by name so that this package needn't import pgx. It covers what the cases above
-	// don't: a connect that timed out, a password that is being rotated, a database that is being restored.
+	// pgx's error for every failed connect, by name so that this package needn't import pgx. It covers what the cases
+	// above don't: a connect that timed out, a password that is being rotated, a database that is being restored.
 	return reflect.TypeOf(err).String() == "*pgconn.ConnectError"
 }
 
@@ -53,7 +54,8 @@ func isCutConnection(err error) bool {
 	case *net.OpError:
 		return true
 	case interface{ SafeToRetry() bool }: // pgx: the statement was never sent
-		// But not because the connection was in use: that is a handler that forgot to close its rows, and always will be.
+		// But not because the connection was in use: that is a handler that forgot to close its rows, and always will
+		// be.
 		return e.SafeToRetry() && err.Error() != "conn busy"
 	case net.Error:
 		return e.Timeout()
@@ -61,7 +63,8 @@ func isCutConnection(err error) bool {
 	return false
 }
 
-// isOutageSQLState reports whether the database itself said that it can't serve, by its SQLSTATE (PostgreSQL, Appendix A).
+// isOutageSQLState reports whether the database itself said that it can't serve, by its SQLSTATE (PostgreSQL,
+// Appendix A).
 func isOutageSQLState(err error) bool {
 	state := sqlState(err)
 	if len(state) != 5 {
@@ -72,7 +75,7 @@ func isOutageSQLState(err error) bool {
 		return true
 	case state[:2] == "53": // insufficient resources: too many connections, disk full, out of memory
 		return true
-	case state[:3] == "57P": // operator intervention: admin shutdown, crash shutdown, cannot connect now, idle session timeout
+	case state[:3] == "57P": // operator intervention: admin shutdown, crash shutdown, cannot connect now
 		return true
 	case state == "25006": // read-only transaction: still connected to the old primary after a failover
 		return true
@@ -80,8 +83,8 @@ func isOutageSQLState(err error) bool {
 	return false
 }
 
-// isConflict reports whether the transaction lost against another one. Trying again is the remedy, and the event is no
-// worse for it, but it isn't an outage either: a handler that always deadlocks must come to an end.
+// isConflict reports whether the transaction lost against another one. Trying again is the remedy, and the event is
+// no worse for it, but it isn't an outage either: a handler that always deadlocks must come to an end.
 func isConflict(err error) bool {
 	return anyError(err, func(e error) bool {
 		switch sqlState(e) {
@@ -99,8 +102,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// anyError reports whether is holds for err or an error in the tree that it wraps. errors.As wouldn't do: it stops at the first
-// error that fits the type, and of several joined errors another one may be the outage.
+// anyError reports whether is holds for err or an error in the tree that it wraps. errors.As wouldn't do: it stops at
+// the first error that fits the type, and of several joined errors another one may be the outage.
 func anyError(err error, is func(error) bool) bool {
 	if err == nil {
 		return false

@@ -8,15 +8,16 @@ import (
 // schedule decides which message may be handled next. It is pure: it has no clock, no goroutine and no socket, and is
 // owned by the dispatcher's one goroutine.
 //
-// Its invariant is the promise "order per key": **of one key, only the oldest message is ever handled, and the next one
-// starts after the oldest has left the schedule** (acknowledged, dead-lettered, or dropped with its session). Keys are
-// queues of their own, so that the invariant costs concurrency only inside a key: a key that waits out a
-// backoff, or for its dead letter to be confirmed, occupies no worker. Messages without a key are keys of one message each.
+// Its invariant is the promise "order per key": **of one key, only the oldest message is ever handled, and the next
+// one starts after the oldest has left the schedule** (acknowledged, dead-lettered, or dropped with its session).
+// Keys are queues of their own, so that the invariant costs concurrency only inside a key: a key that waits out a
+// backoff, or for its dead letter to be confirmed, occupies no worker. Messages without a key are keys of one message
+// each.
 //
 // The invariant holds across sessions as well: when a session ends, everything that isn't being handled is dropped
 // ([schedule.dropWaiting]), and what is being handled stays at the head of its key until it has finished. The broker
-// delivers the same messages again in the next session, oldest first, and they line up behind that head. So a redelivered
-// message never runs beside its own first delivery, nor a later one of its key before it.
+// delivers the same messages again in the next session, oldest first, and they line up behind that head. So a
+// redelivered message never runs beside its own first delivery, nor a later one of its key before it.
 type schedule struct {
 	workers int // how many messages may be handled at once
 	running int // how many are

@@ -12,8 +12,8 @@ import (
 	"github.com/surepost/surepost"
 )
 
-// amqpSession is one connection, one channel and one consumer. It never reconnects, so that a delivery tag of one session
-// can't be taken for another's: the client library's own recovery would acknowledge the wrong message.
+// amqpSession is one connection, one channel and one consumer. It never reconnects, so that a delivery tag of one
+// session can't be taken for another's: the client library's own recovery would acknowledge the wrong message.
 type amqpSession struct {
 	link    *link
 	channel *amqp091.Channel
@@ -58,10 +58,11 @@ func (sub *subscriber) open(ctx context.Context, config ConsumerConfig) (consume
 	return s, nil
 }
 
-// awaitPredecessor waits until the broker has noticed the end of this consumer's last session, and returns whether the queue has no
-// other consumer. The broker may notice a lost connection later than we did, by up to two heartbeats; until then it keeps that session's
-// messages and would hand the ones behind them to the new session: out of order. A consumer can't be told from
-// another by AMQP, so this works where order can be had at all without x-single-active-consumer: where there is one.
+// awaitPredecessor waits until the broker has noticed the end of this consumer's last session, and returns whether
+// the queue has no other consumer. The broker may notice a lost connection later than we did, by up to two
+// heartbeats; until then it keeps that session's messages and would hand the ones behind them to the new session: out
+// of order. A consumer can't be told from another by AMQP, so this works where order can be had at all without
+// x-single-active-consumer: where there is one.
 func awaitPredecessor(ctx context.Context, l *link, config ConsumerConfig, wasAlone bool) (alone bool, err error) {
 	const interval, margin = 50 * time.Millisecond, 5 * time.Second
 	limit := time.Now().Add(2*config.Connection.Heartbeat + margin)
@@ -100,7 +101,8 @@ func (s *amqpSession) begin(ctx context.Context, config ConsumerConfig) error {
 	}
 	queue := entity{"queue", config.Queue}
 	// The prefetch counts for consumers that begin after it.
-	if err := s.link.do(ctx, "set the prefetch", func() error { return channel.Qos(config.Prefetch, 0, false) }); err != nil {
+	err = s.link.do(ctx, "set the prefetch", func() error { return channel.Qos(config.Prefetch, 0, false) })
+	if err != nil {
 		return err
 	}
 	s.tag = "surepost-" + surepost.NewID() // unique: a second consumer of one tag would close the first
@@ -123,7 +125,8 @@ type notices struct {
 	cancel        <-chan string
 }
 
-// watch ends the session when the broker, or the network, does. A closed notice without a value means that the library closed it in good order.
+// watch ends the session when the broker, or the network, does. A closed notice without a value means that the
+// library closed it in good order.
 func (s *amqpSession) watch(queue string, n notices) {
 	for {
 		select {
@@ -153,8 +156,8 @@ func ended(what string, err *amqp091.Error, lost bool) error {
 	return fmt.Errorf("amqp: the %s was lost: %w", what, err)
 }
 
-// read turns deliveries into messages. It does so here, and not in the dispatcher's goroutine, because a body of a megabyte
-// takes milliseconds to parse.
+// read turns deliveries into messages. It does so here, and not in the dispatcher's goroutine, because a body of a
+// megabyte takes milliseconds to parse.
 func (s *amqpSession) read(deliveries <-chan amqp091.Delivery) {
 	defer close(s.inflow)
 	for {

@@ -18,8 +18,8 @@ import (
 	"github.com/surepost/surepost/inbox"
 )
 
-// TestOrderPerKeyHolds runs many keys through random latencies, failures, outages and lost connections. The ledger checks at
-// each call that no two events of a key are handled at once, and that first commits are in order.
+// TestOrderPerKeyHolds runs many keys through random latencies, failures, outages and lost connections. The ledger
+// checks at each call that no two events of a key are handled at once, and that first commits are in order.
 func TestOrderPerKeyHolds(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
@@ -77,8 +77,8 @@ func TestOrderPerKeyHolds(t *testing.T) {
 	}
 }
 
-// TestRedeliveryWaitsForTheOldHandler cuts the connection while an event is handled: its redelivery, and the rest of its
-// key, wait until the old call has returned, and its commit counts.
+// TestRedeliveryWaitsForTheOldHandler cuts the connection while an event is handled: its redelivery, and the rest of
+// its key, wait until the old call has returned, and its commit counts.
 func TestRedeliveryWaitsForTheOldHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -113,7 +113,8 @@ func TestRedeliveryWaitsForTheOldHandler(t *testing.T) {
 	})
 }
 
-// TestFailureOfALostSessionIsLeftToTheRedelivery: else the message would be dead-lettered twice, and acknowledged never.
+// TestFailureOfALostSessionIsLeftToTheRedelivery: else the message would be dead-lettered twice, and acknowledged
+// never.
 func TestFailureOfALostSessionIsLeftToTheRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -200,7 +201,8 @@ func TestUnreachableDeadLetterQueueHoldsUpItsKeysOnly(t *testing.T) {
 	})
 }
 
-// TestAttemptsAndOutages: failures count up to MaxAttempts, outages don't count however long they last, conflicts count late.
+// TestAttemptsAndOutages: failures count up to MaxAttempts, outages don't count however long they last, conflicts
+// count late.
 func TestAttemptsAndOutages(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -22,9 +22,9 @@ type tries struct {
 	failed    int // failures of any kind: the exponent of the backoff
 }
 
-// maxConflicts is how many lost conflicts (a deadlock, a serialization failure) one delivery is forgiven before they count. They say
-// nothing about the event, and a hot row can cause many in a row; but a handler that always deadlocks with itself must
-// reach the dead-letter queue. 100 with the default backoff are about 8 minutes.
+// maxConflicts is how many lost conflicts (a deadlock, a serialization failure) one delivery is forgiven before they
+// count. They say nothing about the event, and a hot row can cause many in a row; but a handler that always deadlocks
+// with itself must reach the dead-letter queue. 100 with the default backoff are about 8 minutes.
 const maxConflicts = 100
 
 // judge decides what happens after a failed try.

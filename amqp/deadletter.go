@@ -14,8 +14,8 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
-// The headers that a dead letter carries besides those it had. None begins with "x-": RabbitMQ keeps such names for itself, and
-// loses them on the way to AMQP 1.0 clients.
+// The headers that a dead letter carries besides those it had. None begins with "x-": RabbitMQ keeps such names for
+// itself, and loses them on the way to AMQP 1.0 clients.
 const (
 	HeaderReason         = "surepost-reason"           // a DeadLetterReason
 	HeaderError          = "surepost-error"            // the last error's text, possibly cut short
@@ -31,11 +31,12 @@ const (
 )
 
 const (
-	// maxErrorBytes is the longest error text in a dead letter: enough for a chain of errors, little enough for a page of a
-	// thousand dead letters.
+	// maxErrorBytes is the longest error text in a dead letter: enough for a chain of errors, little enough for a
+	// page of a thousand dead letters.
 	maxErrorBytes = 8 << 10
 
-	// propertiesRoom is kept free in the frame beside the header table: eight short strings of 256 bytes, and fixed fields.
+	// propertiesRoom is kept free in the frame beside the header table: eight short strings of 256 bytes, and fixed
+	// fields.
 	propertiesRoom = 4 << 10
 )
 
@@ -46,15 +47,15 @@ type letter struct {
 	err    error
 }
 
-// publishing returns the dead letter: body, properties and headers as they were, and headers of ours besides. What can't
-// stay as it was is kept in a header:
+// publishing returns the dead letter: body, properties and headers as they were, and headers of ours besides. What
+// can't stay as it was is kept in a header:
 //   - expiration: the dead letter would expire too;
 //   - user-id: the broker refuses a message in another user's name;
 //   - the header CC: the broker would deliver the dead letter to those queues as well.
 //
-// The broker's counters of deliveries are left out, because they would be read as the dead letter's own. All properties and headers
-// travel in one frame of at most frameBytes (0: no limit), which can't be split: where they don't fit, the error's text is cut
-// short; where that doesn't suffice, the longest headers are left out, and named.
+// The broker's counters of deliveries are left out, because they would be read as the dead letter's own. All
+// properties and headers travel in one frame of at most frameBytes (0: no limit), which can't be split: where they
+// don't fit, the error's text is cut short; where that doesn't suffice, the longest headers are left out, and named.
 func (l letter) publishing(queue string, now time.Time, frameBytes int) amqp091.Publishing {
 	d := l.delivery
 	headers := make(amqp091.Table, len(d.Headers)+9)
@@ -111,7 +112,8 @@ func fitHeaders(headers amqp091.Table, text string, frameBytes int) {
 	headers[HeaderError] = cutText(text, min(room, maxErrorBytes))
 }
 
-// leaveOut removes the longest of the message's own headers until at least want bytes are free, and returns how many that are.
+// leaveOut removes the longest of the message's own headers until at least want bytes are free, and returns how many
+// that are.
 func leaveOut(headers amqp091.Table, want int) (freed int) {
 	const nameBytes = 64 // of each name that is listed
 	own := slices.Collect(maps.Keys(headers))
@@ -136,7 +138,8 @@ func leaveOut(headers amqp091.Table, want int) (freed int) {
 	return freed
 }
 
-// fieldBytes returns the length of a header's value on the wire, its type's byte included (RabbitMQ, "AMQP 0-9-1 Errata", §3).
+// fieldBytes returns the length of a header's value on the wire, its type's byte included (RabbitMQ, "AMQP 0-9-1
+// Errata", §3).
 func fieldBytes(value any) int {
 	switch v := value.(type) {
 	case string:
@@ -176,9 +179,9 @@ func cutText(text string, limit int) string {
 	return text[:end] + mark
 }
 
-// deadLetters publishes dead letters, one after the other, each confirmed before publish returns. It connects when the
-// first is published, on a connection of its own: the broker stops reading from a connection that publishes during a resource alarm, and
-// acknowledgements must not stop with it. It is safe for concurrent use.
+// deadLetters publishes dead letters, one after the other, each confirmed before publish returns. It connects when
+// the first is published, on a connection of its own: the broker stops reading from a connection that publishes
+// during a resource alarm, and acknowledgements must not stop with it. It is safe for concurrent use.
 type deadLetters struct {
 	config ConsumerConfig
 
@@ -190,8 +193,8 @@ type deadLetters struct {
 	paused  bool                  // what it said last
 }
 
-// publish returns nil after the broker has confirmed that the dead-letter queue has the letter. After an error it isn't known
-// whether it has; publishing it again may make it a copy more, but never loses it.
+// publish returns nil after the broker has confirmed that the dead-letter queue has the letter. After an error it
+// isn't known whether it has; publishing it again may make it a copy more, but never loses it.
 func (q *deadLetters) publish(ctx context.Context, l letter) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -216,7 +219,8 @@ func (q *deadLetters) tryPublish(ctx context.Context, l letter) error {
 	var confirm *amqp091.DeferredConfirmation
 	err := q.link.do(ctx, "publish", func() (err error) {
 		const mandatory, immediate = true, false
-		confirm, err = q.channel.PublishWithDeferredConfirmWithContext(ctx, "", q.config.deadLetterQueue(), mandatory, immediate, p)
+		confirm, err = q.channel.PublishWithDeferredConfirmWithContext(ctx,
+			"", q.config.deadLetterQueue(), mandatory, immediate, p)
 		return err
 	})
 	if err != nil {
@@ -236,7 +240,7 @@ func (q *deadLetters) tryPublish(ctx context.Context, l letter) error {
 	case q.channel.IsClosed():
 		return errors.New("the channel was closed before the confirm came")
 	}
-	return errors.New("the broker refused it for now (nack): see the queue's limits, and whether a majority of its nodes is up")
+	return errors.New("the broker refused it for now (nack): see the queue's limits, and whether its nodes are up")
 }
 
 func (q *deadLetters) open(ctx context.Context) (err error) {

@@ -17,16 +17,19 @@ func TestDeadLetterKeepsTheMessage(t *testing.T) {
 	death := []any{amqp091.Table{"queue": "q", "count": int64(1)}}
 	d := amqp091.Delivery{
 		Headers:     amqp091.Table{"tenant": "acme", "x-death": death, "x-delivery-count": int64(3), "CC": []any{"other"}},
-		ContentType: "application/json", ContentEncoding: "gzip", Priority: 3, CorrelationId: "c", ReplyTo: "r", Expiration: "1000",
-		MessageId: "m", Timestamp: sent, Type: "OrderCreated", UserId: "joe", AppId: "shop", Exchange: "events", RoutingKey: "shop.OrderCreated",
+		ContentType: "application/json", ContentEncoding: "gzip", Priority: 3, CorrelationId: "c", ReplyTo: "r",
+		Expiration: "1000", UserId: "joe", Exchange: "events", RoutingKey: "shop.OrderCreated",
+		MessageId: "m", Timestamp: sent, Type: "OrderCreated", AppId: "shop",
 		Body: []byte("{}"), DeliveryMode: amqp091.Transient,
 	}
-	l := letter{message: &message{delivery: d, tries: tries{total: 5}}, reason: AttemptsSpent, err: errors.New("no stock")}
+	m := &message{delivery: d, tries: tries{total: 5}}
+	l := letter{message: m, reason: AttemptsSpent, err: errors.New("no stock")}
 	p := l.publishing("billing", time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), frameBytes)
 
 	want := amqp091.Publishing{
 		ContentType: "application/json", ContentEncoding: "gzip", Priority: 3, CorrelationId: "c", ReplyTo: "r",
-		MessageId: "m", Timestamp: sent, Type: "OrderCreated", AppId: "shop", Body: []byte("{}"), DeliveryMode: amqp091.Persistent,
+		MessageId: "m", Timestamp: sent, Type: "OrderCreated", AppId: "shop",
+		Body: []byte("{}"), DeliveryMode: amqp091.Persistent,
 		Headers: amqp091.Table{
 			"tenant": "acme", "x-death": death, HeaderCC: []any{"other"}, HeaderExpiration: "1000", HeaderUserID: "joe",
 			HeaderReason: "attempts-spent", HeaderError: "no stock", HeaderAttempts: int64(5), HeaderQueue: "billing",

@@ -19,8 +19,8 @@ const (
 // allTypes in ConsumerConfig.Types asks for the events of every type.
 const allTypes = "#"
 
-// bindingKey returns the key that binds an event type on a topic exchange. Routing keys are "{source}.{type}", and "#" stands for
-// any number of words, because a source may contain dots.
+// bindingKey returns the key that binds an event type on a topic exchange. Routing keys are "{source}.{type}", and
+// "#" stands for any number of words, because a source may contain dots.
 func bindingKey(eventType string) string {
 	if eventType == allTypes {
 		return allTypes
@@ -40,11 +40,13 @@ func (c ConsumerConfig) bindingKeys() []string {
 // deadLetterQueue returns the name of the queue's dead-letter queue.
 func (c ConsumerConfig) deadLetterQueue() string { return c.Queue + deadLetterSuffix }
 
-// queueArgs returns the arguments of the consumed queue. They can't be changed once it exists: another value is a 406.
+// queueArgs returns the arguments of the consumed queue. They can't be changed once it exists: another value is a
+// 406.
 func (c ConsumerConfig) queueArgs() amqp091.Table {
 	args := amqp091.Table{
 		amqp091.QueueTypeArg: string(c.QueueType), // always sent: the vhost's default type may be another
-		// What the broker itself gives up on goes where the consumer's own dead letters go. Without these two it would be dropped.
+		// What the broker itself gives up on goes where the consumer's own dead letters go. Without these two it
+		// would be dropped.
 		"x-dead-letter-exchange":    "",
 		"x-dead-letter-routing-key": c.deadLetterQueue(),
 	}
@@ -54,8 +56,9 @@ func (c ConsumerConfig) queueArgs() amqp091.Table {
 	return args
 }
 
-// ensureTopology declares or verifies all that the consumer needs, as Mode asks. The dead-letter queue comes first, so that it is there
-// before anything can be dead-lettered, and the exchange before the binding to it, so that the relay may be started later.
+// ensureTopology declares or verifies all that the consumer needs, as Mode asks. The dead-letter queue comes first,
+// so that it is there before anything can be dead-lettered, and the exchange before the binding to it, so that the
+// relay may be started later.
 func (c ConsumerConfig) ensureTopology(ctx context.Context, l *link) error {
 	if err := c.ensureDeadLetterQueue(ctx, l); err != nil {
 		return err
