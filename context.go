@@ -52,8 +52,8 @@ const (
 	headerTraceState  = "tracestate"
 )
 
-// WithTrace returns a context whose written events carry t. A traceparent that isn't well-formed is ignored together with
-// its state, as the specification asks of a receiver (§4.3). Users of OpenTelemetry need not call it: they set
+// WithTrace returns a context whose written events carry t. A traceparent that isn't well-formed is ignored together
+// with its state, as the specification asks of a receiver (§4.3). Users of OpenTelemetry need not call it: they set
 // outbox.Config.Trace.
 func WithTrace(ctx context.Context, t TraceContext) context.Context {
 	if !validTraceParent(t.Parent) {

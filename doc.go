@@ -1,5 +1,5 @@
-// Package surepost lets a database-backed service publish events that can never be lost, and consume them with effects that
-// happen exactly once.
+// Package surepost lets a database-backed service publish events that can never be lost, and consume them with
+// effects that happen exactly once.
 //
 //	business transaction ──INSERT──▶ outbox table ──relay──▶ RabbitMQ exchange ──▶ queue ──▶ inbox + handler in ONE transaction
 //
@@ -38,13 +38,15 @@
 //
 // # What is promised
 //
-// No event of a committed transaction is lost, none of a rolled-back one is published, events of one key are published in
-// commit order, and a handler's database work happens once per consumer and event. A transaction that somebody holds open delays nobody
-// else's events, and an outage costs latency only. Not promised: exactly-once delivery on the wire, an order across keys, effects outside the
-// handler's transaction, and dedupe after the inbox's record is gone.
+// No event of a committed transaction is lost, none of a rolled-back one is published, events of one key are
+// published in commit order, and a handler's database work happens once per consumer and event. A transaction that
+// somebody holds open delays nobody else's events, and an outage costs latency only. Not promised: exactly-once
+// delivery on the wire, an order across keys, effects outside the handler's transaction, and dedupe after the inbox's
+// record is gone.
 //
 // # The packages
 //
-// This package has the [Event], its rules and its JSON envelope, and what a context carries. outbox writes events, relay publishes them, inbox
-// handles them; amqp speaks to RabbitMQ; sqlstore and sqlstore/pgxstore to PostgreSQL. examples/orders shows all of it at work.
+// This package has the [Event], its rules and its JSON envelope, and what a context carries. outbox writes events,
+// relay publishes them, inbox handles them; amqp speaks to RabbitMQ; sqlstore and sqlstore/pgxstore to PostgreSQL.
+// examples/orders shows all of it at work.
 package surepost

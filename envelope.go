@@ -55,8 +55,8 @@ func AppendEnvelope(dst []byte, e Event) ([]byte, error) {
 // ErrNotAnEvent is matched by every error of [ParseEnvelope]: the body isn't an event, and reading it again can't help.
 var ErrNotAnEvent = errors.New("not an event")
 
-// ParseEnvelope reads a JSON envelope. Unknown fields are ignored, so that producers may add some; eventId and eventType must be
-// there. The event's Data is a [json.RawMessage] that shares no memory with body.
+// ParseEnvelope reads a JSON envelope. Unknown fields are ignored, so that producers may add some; eventId and
+// eventType must be there. The event's Data is a [json.RawMessage] that shares no memory with body.
 func ParseEnvelope(body []byte) (Event, error) {
 	var wire struct {
 		ID            *string         `json:"eventId"`
@@ -98,8 +98,8 @@ func ParseEnvelope(body []byte) (Event, error) {
 	return e, nil
 }
 
-// appendJSONString appends s quoted as RFC 8259 §7 asks: quote, backslash and control characters escaped, the rest as it
-// is. Unlike encoding/json it leaves <, > and & alone: an envelope isn't HTML.
+// appendJSONString appends s quoted as RFC 8259 §7 asks: quote, backslash and control characters escaped, the rest as
+// it is. Unlike encoding/json it leaves <, > and & alone: an envelope isn't HTML.
 func appendJSONString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

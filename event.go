@@ -15,16 +15,19 @@ type Event struct {
 	// ID identifies the event for ever: consumers dedupe by it. Default: a new UUIDv7 ([NewID]). Any string of 1 to 255
 	// bytes is valid ("evt_abc123").
 	ID string
-	// Type names what happened, in the past tense: "OrderCreated". Required, at most 255 bytes. Consumers subscribe by it.
+	// Type names what happened, in the past tense: "OrderCreated". Required, at most 255 bytes. Consumers subscribe
+	// by it.
 	Type string
-	// Time is when it happened. Default: now. Kept in UTC with microseconds, the resolution of PostgreSQL's timestamptz.
+	// Time is when it happened. Default: now. Kept in UTC with microseconds, the resolution of PostgreSQL's
+	// timestamptz.
 	Time time.Time
 	// Version is the version of Data's schema. Default "1.0", at most 255 bytes.
 	Version string
-	// Source names the producing service: "order-service". Required (usually by outbox.Config.Source), at most 255 bytes.
+	// Source names the producing service: "order-service". Required (usually by outbox.Config.Source), at most 255
+	// bytes.
 	Source string
-	// CorrelationID ties together all events of one flow. Default: the context's ([WithCorrelationID], or the event that is
-	// being handled), else the event's own ID: it starts a flow. At most 255 bytes.
+	// CorrelationID ties together all events of one flow. Default: the context's ([WithCorrelationID], or the event
+	// that is being handled), else the event's own ID: it starts a flow. At most 255 bytes.
 	CorrelationID string
 	// CausationID is the ID of the event that caused this one. Default: the event that is being handled, if any.
 	CausationID string
@@ -33,11 +36,11 @@ type Event struct {
 	Key string
 	// Category says for whom the event is meant. Optional.
 	Category Category
-	// Headers are further facts that travel outside the body, among them W3C trace context ("traceparent", "tracestate").
-	// Keys are 1 to 255 bytes and don't begin with "x-", which RabbitMQ keeps for itself.
+	// Headers are further facts that travel outside the body, among them W3C trace context ("traceparent",
+	// "tracestate"). Keys are 1 to 255 bytes and don't begin with "x-", which RabbitMQ keeps for itself.
 	Headers map[string]string
-	// Data is what happened: any value that encoding/json can marshal. A [json.RawMessage] or []byte is taken as JSON as it
-	// stands; nil is JSON null. At most Limits.MaxDataBytes when marshalled.
+	// Data is what happened: any value that encoding/json can marshal. A [json.RawMessage] or []byte is taken as JSON
+	// as it stands; nil is JSON null. At most Limits.MaxDataBytes when marshalled.
 	Data any
 }
 

@@ -6,8 +6,9 @@ import "crypto/sha256"
 // stored log and can't change.
 const Slots = 1024
 
-// Slot returns the event's slot: the first ten bits of SHA-256 over its key, or over its id where it has no key, so that events
-// without order spread evenly. SHA-256 because every database and language computes it alike (surepost_write does).
+// Slot returns the event's slot: the first ten bits of SHA-256 over its key, or over its id where it has no key, so
+// that events without order spread evenly. SHA-256 because every database and language computes it alike
+// (surepost_write does).
 func (e Event) Slot() int {
 	by := e.Key
 	if by == "" {

@@ -6,8 +6,8 @@ import (
 	"runtime/debug"
 )
 
-// Permanent marks a failure that trying again can't mend, such as an order for a product that doesn't exist. A handler returns it to send the
-// event to the dead-letter queue at once. Permanent(nil) is nil.
+// Permanent marks a failure that trying again can't mend, such as an order for a product that doesn't exist. A
+// handler returns it to send the event to the dead-letter queue at once. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil

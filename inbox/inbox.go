@@ -14,18 +14,19 @@ import (
 // Store opens transactions and keeps the record of handled events. It is implemented by pgxstore.Store (for pgx.Tx) and
 // sqlstore.Store (for *sql.Tx).
 type Store[TX any] interface {
-	// Transact runs work in a transaction and commits it if work returns nil; otherwise it rolls back and returns work's error as it is. An
-	// error of the commit itself leaves open whether it took place.
+	// Transact runs work in a transaction and commits it if work returns nil; otherwise it rolls back and returns
+	// work's error as it is. An error of the commit itself leaves open whether it took place.
 	Transact(ctx context.Context, work func(tx TX) error) error
 
-	// Record notes in tx that consumer handles the event id, and returns false if that was noted before. If another open transaction is
-	// noting the same, it waits for that one's end.
+	// Record notes in tx that consumer handles the event id, and returns false if that was noted before. If another
+	// open transaction is noting the same, it waits for that one's end.
 	Record(ctx context.Context, tx TX, consumer, eventID string) (first bool, err error)
 }
 
-// Handler does the consumer's work for one event with the transaction that also records the event's id. It must do its database work
-// with tx only, and return an error if any of it failed: the transaction is rolled back then, and the event delivered again later.
-// ctx carries the event (surepost.Handling), so that events written with it continue the flow.
+// Handler does the consumer's work for one event with the transaction that also records the event's id. It must do
+// its database work with tx only, and return an error if any of it failed: the transaction is rolled back then, and
+// the event delivered again later. ctx carries the event (surepost.Handling), so that events written with it continue
+// the flow.
 //
 // A handler may be called more than once for one event, but only one call's transaction commits.
 type Handler[TX any] func(ctx context.Context, tx TX, event surepost.Event) error
@@ -56,8 +57,9 @@ func (r Result) String() string {
 
 // Config configures an Inbox.
 type Config struct {
-	// Consumer names the subscription whose effects happen once, usually the service's name: two consumers with one database each handle the same event. Required, at
-	// most 255 bytes. Changing it makes every redelivered event look new.
+	// Consumer names the subscription whose effects happen once, usually the service's name: two consumers with one
+	// database each handle the same event. Required, at most 255 bytes. Changing it makes every redelivered event
+	// look new.
 	Consumer string
 }
 
@@ -135,8 +137,9 @@ func (in *Inbox[TX]) Handle(ctx context.Context, event surepost.Event) (Result, 
 	return in.Process(ctx, event, handler)
 }
 
-// Process records the event and runs handler in one transaction, unless the event was handled before. Of two concurrent calls for one event the
-// second waits for the first; then it finds the work done, or does it itself if the first failed.
+// Process records the event and runs handler in one transaction, unless the event was handled before. Of two
+// concurrent calls for one event the second waits for the first; then it finds the work done, or does it itself if
+// the first failed.
 //
 // After an error nothing of handler's work is left, except where the error came from the commit: then it is open
 // whether it took place, and processing the event again settles it.

@@ -20,9 +20,9 @@ import (
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
-// TestLateCommitIsNotSkipped runs random interleavings of real transactions and reads the log meanwhile: with the cut, which must
-// hand out every committed event once and each key's in commit order; and with the usual cursor (seq > last), which must lose events, or
-// the interleavings don't bite.
+// TestLateCommitIsNotSkipped runs random interleavings of real transactions and reads the log meanwhile: with the
+// cut, which must hand out every committed event once and each key's in commit order; and with the usual cursor (seq
+// > last), which must lose events, or the interleavings don't bite.
 //
 // SUREPOST_SEED repeats a run's choices (not its timing), SUREPOST_CUT_SECONDS makes it longer.
 func TestLateCommitIsNotSkipped(t *testing.T) {
@@ -268,7 +268,8 @@ func (c *collector) add(id string) {
 	}
 }
 
-// readCut reads through relay.Log with pages of random size, and now and then takes over from an older checkpoint, as a standby does.
+// readCut reads through relay.Log with pages of random size, and now and then takes over from an older checkpoint, as
+// a standby does.
 func (c *collector) readCut(t *testing.T, store *pgxstore.Store, rnd *rand.Rand, done <-chan struct{}) {
 	c.seen = map[string]bool{}
 	log, _ := openLog(t, store, "reader")

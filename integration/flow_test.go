@@ -146,7 +146,8 @@ func (f *flow) startConsumer(t *testing.T) (stop func()) {
 	return background(t, c.Run)
 }
 
-// settled waits until every committed change has its effect, for as long as more come within patience, then checks promises 1 to 4.
+// settled waits until every committed change has its effect, for as long as more come within patience, then checks
+// promises 1 to 4.
 func (f *flow) settled(t *testing.T, patience time.Duration) (events int) {
 	t.Helper()
 	want, before := 0, 0

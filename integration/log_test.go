@@ -53,7 +53,8 @@ func begin(t *testing.T, pool *pgxpool.Pool) pgx.Tx {
 	return tx
 }
 
-// Neither a transaction that writes elsewhere, nor one that has written events, nor a reader's snapshot, nor a prepared transaction holds anybody else's events up.
+// Neither a transaction that writes elsewhere, nor one that has written events, nor a reader's snapshot, nor a
+// prepared transaction holds anybody else's events up.
 func TestAHeldTransactionHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)

@@ -15,17 +15,19 @@ import (
 type Store[TX any] interface {
 	// Append adds the events to the log, in order, in one statement where the database can.
 	Append(ctx context.Context, tx TX, events []surepost.Event) error
-	// LockKeys waits until no other open transaction holds any of the keys, and holds them until tx ends. Keys are sorted and distinct.
+	// LockKeys waits until no other open transaction holds any of the keys, and holds them until tx ends. Keys are
+	// sorted and distinct.
 	LockKeys(ctx context.Context, tx TX, keys []string) error
 }
 
 // Config configures an Outbox. Its zero value works where every event names its source.
 type Config struct {
-	// Source is the Source of events that name none: the service's name. Default: none, which makes Event.Source required.
+	// Source is the Source of events that name none: the service's name. Default: none, which makes Event.Source
+	// required.
 	Source string
 
-	// MaxDataBytes is the largest data of an event, in bytes of JSON. Default 1 MiB (surepost.DefaultMaxDataBytes): brokers suffer
-	// from larger messages.
+	// MaxDataBytes is the largest data of an event, in bytes of JSON. Default 1 MiB (surepost.DefaultMaxDataBytes):
+	// brokers suffer from larger messages.
 	MaxDataBytes int
 
 	// MaxEvents is the most events of one Write. Default 10,000: one statement's worth of memory on both sides.
@@ -80,11 +82,12 @@ func New[TX any](store Store[TX], config Config) (*Outbox[TX], error) {
 	return &Outbox[TX]{store: store, config: config}, nil
 }
 
-// Write adds the events to the log inside tx. They are published after tx commits, in this order where they share a key, and never
-// if it rolls back.
+// Write adds the events to the log inside tx. They are published after tx commits, in this order where they share a
+// key, and never if it rolls back.
 //
-// An error that matches surepost.ErrInvalidEvent tells everything that is wrong with the events, and nothing was sent to the database: tx is still usable. Any other
-// error comes from the database, and the transaction must be rolled back.
+// An error that matches surepost.ErrInvalidEvent tells everything that is wrong with the events, and nothing was sent
+// to the database: tx is still usable. Any other error comes from the database, and the transaction must be rolled
+// back.
 func (o *Outbox[TX]) Write(ctx context.Context, tx TX, events ...surepost.Event) error {
 	if len(events) == 0 {
 		return nil

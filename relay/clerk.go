@@ -2,7 +2,8 @@ package relay
 
 import "context"
 
-// clerk works with the log from a goroutine of its own, one request at a time, so that reading and storing go on while events are sent.
+// clerk works with the log from a goroutine of its own, one request at a time, so that reading and storing go on
+// while events are sent.
 type clerk struct {
 	log      Log
 	requests chan func(context.Context) clerkResult
@@ -64,7 +65,8 @@ func (c *clerk) released(limit int) {
 	}
 }
 
-// store writes the checkpoint first and removes released events after it, so that a key is never found free of parked events while one is on its way into the store.
+// store writes the checkpoint first and removes released events after it, so that a key is never found free of parked
+// events while one is on its way into the store.
 func (c *clerk) store(s settlement) {
 	c.requests <- func(ctx context.Context) clerkResult {
 		result := clerkResult{of: clerkStored, stored: s}

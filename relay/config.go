@@ -12,31 +12,33 @@ import (
 
 // Config configures a Relay. Its zero value works.
 type Config struct {
-	// Destination names the cursor: relays of one destination stand by for each other, and one log can feed several destinations.
-	// Default "default".
+	// Destination names the cursor: relays of one destination stand by for each other, and one log can feed several
+	// destinations. Default "default".
 	Destination string
 
-	// Owner names this relay in the lease. It must be unique among all relays. Default: host name, process id and a random part.
+	// Owner names this relay in the lease. It must be unique among all relays. Default: host name, process id and a
+	// random part.
 	Owner string
 
-	// LeaseTTL is how long a relay that died keeps its lane from the others. It is renewed at a third of it. Default 15 s: short enough for people, long enough that a
-	// pause of the database or the process doesn't change owners. At least 1 s.
+	// LeaseTTL is how long a relay that died keeps its lane from the others. It is renewed at a third of it. Default
+	// 15 s: short enough for people, long enough that a pause of the database or the process doesn't change owners.
+	// At least 1 s.
 	LeaseTTL time.Duration
 
-	// PageEvents is how many events one read of the log returns at most. Default 1000: the cost of a read is spread over many, and after a crash at most some thousand are
-	// published again. 1 to 10,000.
+	// PageEvents is how many events one read of the log returns at most. Default 1000: the cost of a read is spread
+	// over many, and after a crash at most some thousand are published again. 1 to 10,000.
 	PageEvents int
 
-	// BufferEvents is how many events are read and not yet settled at most; memory is bounded by it times the size of an event. Default 4 × PageEvents, so
-	// that keys behind a slow one still find others' events to send.
+	// BufferEvents is how many events are read and not yet settled at most; memory is bounded by it times the size of
+	// an event. Default 4 × PageEvents, so that keys behind a slow one still find others' events to send.
 	BufferEvents int
 
-	// WindowEvents is how many events may be sent and not yet confirmed. Default 1024: RabbitMQ gains nothing from more, and the client's
-	// bookkeeping costs more with each. The publisher must allow as many.
+	// WindowEvents is how many events may be sent and not yet confirmed. Default 1024: RabbitMQ gains nothing from
+	// more, and the client's bookkeeping costs more with each. The publisher must allow as many.
 	WindowEvents int
 
-	// PollBusy and PollIdle are the shortest and longest wait before an exhausted log is read again; it grows from one to the other while nothing comes. Defaults
-	// 20 ms and 250 ms. Wake ends the wait at once.
+	// PollBusy and PollIdle are the shortest and longest wait before an exhausted log is read again; it grows from
+	// one to the other while nothing comes. Defaults 20 ms and 250 ms. Wake ends the wait at once.
 	PollBusy, PollIdle time.Duration
 
 	// CheckpointInterval is how often progress is stored at most. Default 100 ms: what is published in that time is
@@ -46,15 +48,16 @@ type Config struct {
 	// Unroutable says what happens to an event that no queue is bound for. Default ParkUnroutable.
 	Unroutable UnroutablePolicy
 
-	// UnroutableTries is how often such an event is sent before it is parked. Default 6, with pauses that double from 100 ms to 3 s in all: in a cluster, bindings
-	// become visible a second or two late.
+	// UnroutableTries is how often such an event is sent before it is parked. Default 6, with pauses that double from
+	// 100 ms to 3 s in all: in a cluster, bindings become visible a second or two late.
 	UnroutableTries int
 
-	// BackoffMin and BackoffMax bound the wait after an event was rejected or a connection was lost; it doubles from one to the other, with jitter.
-	// Defaults 100 ms and 10 s.
+	// BackoffMin and BackoffMax bound the wait after an event was rejected or a connection was lost; it doubles from
+	// one to the other, with jitter. Defaults 100 ms and 10 s.
 	BackoffMin, BackoffMax time.Duration
 
-	// ShutdownTimeout is how long Run goes on after its context ended, to settle what it has read and to store how far it came. Default 10 s.
+	// ShutdownTimeout is how long Run goes on after its context ended, to settle what it has read and to store how
+	// far it came. Default 10 s.
 	ShutdownTimeout time.Duration
 
 	// Logger gets what an operator should know. Default: none.

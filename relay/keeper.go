@@ -17,8 +17,9 @@ type keeper struct {
 	onError    func(error)
 }
 
-// keep returns a keeper for a lease that was asked for at asked, and starts renewing it. The context that it returns ends, with
-// ErrLeaseLost as its cause, when another relay may have the lane. The caller cancels ctx to end it, and waits for done.
+// keep returns a keeper for a lease that was asked for at asked, and starts renewing it. The context that it returns
+// ends, with ErrLeaseLost as its cause, when another relay may have the lane. The caller cancels ctx to end it, and
+// waits for done.
 func keep(ctx context.Context, store Store, lease Lease, ttl time.Duration, asked time.Time, onError func(error)) (k *keeper, held context.Context, done <-chan struct{}) {
 	k = &keeper{store: store, lease: lease, ttl: ttl, start: asked, onError: onError}
 	k.validUntil.Store(int64(ttl))
@@ -31,8 +32,9 @@ func keep(ctx context.Context, store Store, lease Lease, ttl time.Duration, aske
 	return k, held, finished
 }
 
-// valid reports whether the lease is certainly still held. The local clock only bounds trust: it counts from before the request, and the
-// store's clock from after it, so the lease ends here first. A process that was stopped past its lease finds out before it sends anything.
+// valid reports whether the lease is certainly still held. The local clock only bounds trust: it counts from before
+// the request, and the store's clock from after it, so the lease ends here first. A process that was stopped past its
+// lease finds out before it sends anything.
 func (k *keeper) valid() bool {
 	return int64(time.Since(k.start)) < k.validUntil.Load()
 }

@@ -11,8 +11,8 @@ type Publisher interface {
 	Open(ctx context.Context) (Session, error)
 }
 
-// Session is one connection's worth of publishing: it never reconnects. When it ends, the outcome of every event without
-// one is unknown, and the relay begins again from its checkpoint with a new session.
+// Session is one connection's worth of publishing: it never reconnects. When it ends, the outcome of every event
+// without one is unknown, and the relay begins again from its checkpoint with a new session.
 //
 // Send is called by one goroutine, which also receives from Outcomes.
 type Session interface {
@@ -25,15 +25,17 @@ type Session interface {
 	// session has ended.
 	Outcomes() <-chan []Outcome
 
-	// Blocked reports whether the broker has asked to send nothing for now, with its reason. The relay doesn't call Send and doesn't count time while it is.
-	// A change is announced on the channel that is returned, which is closed then.
+	// Blocked reports whether the broker has asked to send nothing for now, with its reason. The relay doesn't call
+	// Send and doesn't count time while it is. A change is announced on the channel that is returned, which is closed
+	// then.
 	Blocked() (blocked bool, reason string, changed <-chan struct{})
 
 	// Err returns why the session ended, nil while it lasts. It matches ErrRefused if the broker ended it because
 	// of an event it was sent.
 	Err() error
 
-	// Close ends the session: it waits for outstanding outcomes until ctx ends, and returns soon after that whatever the socket does.
+	// Close ends the session: it waits for outstanding outcomes until ctx ends, and returns soon after that whatever
+	// the socket does.
 	Close(ctx context.Context) error
 }
 
@@ -50,7 +52,8 @@ type Status uint8
 const (
 	// Confirmed: the broker has taken responsibility for the event in every queue it belongs to.
 	Confirmed Status = iota + 1
-	// Rejected: the broker didn't take it for now (a full queue, a queue without its leader). To be sent again later, for as long as it takes.
+	// Rejected: the broker didn't take it for now (a full queue, a queue without its leader). To be sent again later,
+	// for as long as it takes.
 	Rejected
 	// Unroutable: no queue wanted it. Bindings may appear late, so it is worth a few more tries; then it is parked.
 	Unroutable

@@ -44,8 +44,8 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	}, nil
 }
 
-// Wake tells the relay that events may have been committed, so that it need not wait for its next poll. It never blocks. Services that run
-// their relay themselves call it after a commit.
+// Wake tells the relay that events may have been committed, so that it need not wait for its next poll. It never
+// blocks. Services that run their relay themselves call it after a commit.
 func (r *Relay) Wake() {
 	select {
 	case r.wake <- struct{}{}:
@@ -53,8 +53,9 @@ func (r *Relay) Wake() {
 	}
 }
 
-// Check verifies that the store is ready and that the broker can be published to, and reports everything that isn't. Call it before Run to find a
-// wrong configuration at once: Run itself takes a server that doesn't answer for an outage, and waits.
+// Check verifies that the store is ready and that the broker can be published to, and reports everything that isn't.
+// Call it before Run to find a wrong configuration at once: Run itself takes a server that doesn't answer for an
+// outage, and waits.
 func (r *Relay) Check(ctx context.Context) error {
 	err := r.store.Check(ctx)
 	session, e := r.publisher.Open(ctx)
@@ -64,9 +65,10 @@ func (r *Relay) Check(ctx context.Context) error {
 	return errors.Join(err, session.Close(ctx))
 }
 
-// Run publishes until ctx ends: it waits for the lane's lease, holds it, and begins again after every failure of the store or
-// the broker, for as long as it takes. When ctx ends it settles what it has read, stores how far it came, releases the lease and returns nil. It returns an
-// error only if something is wrong that time doesn't mend (it matches ErrHalt, and says what to do), such as tables that were not migrated.
+// Run publishes until ctx ends: it waits for the lane's lease, holds it, and begins again after every failure of the
+// store or the broker, for as long as it takes. When ctx ends it settles what it has read, stores how far it came,
+// releases the lease and returns nil. It returns an error only if something is wrong that time doesn't mend (it
+// matches ErrHalt, and says what to do), such as tables that were not migrated.
 func (r *Relay) Run(ctx context.Context) error {
 	r.mu.Lock()
 	if r.running {
@@ -95,7 +97,8 @@ func (r *Relay) Run(ctx context.Context) error {
 			log.Error("the lane is halted", "err", err)
 			return err
 		case errors.As(err, &held):
-			// A standby looks again when the lease may have run out, and now and then before that in case it is released.
+			// A standby looks again when the lease may have run out, and now and then before that in case it is
+			// released.
 			r.setState(Standby)
 			pause.reset()
 			sleep(ctx, min(max(held.Expires, 50*time.Millisecond), r.config.LeaseTTL/5)+rand.N(50*time.Millisecond))
@@ -180,8 +183,8 @@ func (r *Relay) failed(log *slog.Logger, what string, err error) {
 	}
 }
 
-// backoff is a pause that doubles, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"): clients that failed
-// together don't come back together.
+// backoff is a pause that doubles, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"):
+// clients that failed together don't come back together.
 type backoff struct {
 	min, max time.Duration
 	tries    int

@@ -61,8 +61,8 @@ func checkTaken(t *testing.T, name string, store *fakeStore, broker *fakeBroker,
 	}
 }
 
-// Every effect of the store and the broker fails at random before or after it took place, relays are stopped and started, and the broker goes away:
-// nothing is lost, and first occurrences come in order per key.
+// Every effect of the store and the broker fails at random before or after it took place, relays are stopped and
+// started, and the broker goes away: nothing is lost, and first occurrences come in order per key.
 func TestRelaysUnderRandomFaults(t *testing.T) {
 	const seeds = 40 // about a second each under the race detector
 	for n := range seeds {

@@ -14,7 +14,8 @@ const releasedEvery = time.Second
 // closeTimeout bounds the closing of a connection to the database whose work is done or given up.
 const closeTimeout = 2 * time.Second
 
-// run opens the log and a session and publishes until one of them fails, the lease is lost (held ends), or stop ends and what was read is settled.
+// run opens the log and a session and publishes until one of them fails, the lease is lost (held ends), or stop ends
+// and what was read is settled.
 func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
 	// Everything of this run ends with it, and nothing begins after stop.
 	ctx, cancel := context.WithCancelCause(held)
@@ -56,7 +57,8 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	return errors.Join(err, p.flush(ctx))
 }
 
-// pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log belongs to the clerk.
+// pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log
+// belongs to the clerk.
 type pump struct {
 	relay    *Relay
 	keeper   *keeper
@@ -346,8 +348,8 @@ func (p *pump) finish(ctx context.Context) error {
 	return p.session.Close(closing)
 }
 
-// flush stores how far the pump came, so that as little as possible is published again. It does nothing where the log or the lease
-// has failed: the older checkpoint stands, and is as true.
+// flush stores how far the pump came, so that as little as possible is published again. It does nothing where the log
+// or the lease has failed: the older checkpoint stands, and is as true.
 func (p *pump) flush(ctx context.Context) error {
 	if ctx.Err() != nil || p.logFailed || !p.keeper.valid() {
 		return nil

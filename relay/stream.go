@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// stream decides what is sent next and what is settled. It is a state machine: no clock, no goroutine, no I/O. The shell (run.go) feeds it with
-// pages and outcomes, sends what next returns, and stores what settled returns.
+// stream decides what is sent next and what is settled. It is a state machine: no clock, no goroutine, no I/O. The
+// shell (run.go) feeds it with pages and outcomes, sends what next returns, and stores what settled returns.
 //
 // Its rules:
 //   - At most one event of a key is unconfirmed, so that neither a nack nor a return lets a later one overtake.
 //   - An event is sent again, after a pause, for as long as the broker rejects it; its key waits, others don't.
 //   - An event that can't be published is parked, and the later ones of its key behind it.
-//   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of reading: a checkpoint says that nothing
-//     before it is open.
+//   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of
+//     reading: a checkpoint says that nothing before it is open.
 type stream struct {
 	policy   policy
 	pages    []*page
@@ -93,7 +93,8 @@ func (s *stream) add(p Page) {
 	}
 }
 
-// addReleased takes in entries that were parked and may be tried again. Their keys stay parked for newly read ones until unparked is called.
+// addReleased takes in entries that were parked and may be tried again. Their keys stay parked for newly read ones
+// until unparked is called.
 func (s *stream) addReleased(entries []Entry) {
 	pg := &page{released: true, count: len(entries), entries: entries}
 	s.pages = append(s.pages, pg)
@@ -106,8 +107,8 @@ func (s *stream) addReleased(entries []Entry) {
 	}
 }
 
-// unparked says that no parked event of the keys is stored any more. A key of which one is about to be stays parked: it will be
-// released in its turn.
+// unparked says that no parked event of the keys is stored any more. A key of which one is about to be stays parked:
+// it will be released in its turn.
 func (s *stream) unparked(keys []string) {
 	coming := map[string]bool{}
 	for _, pg := range s.pages {
@@ -205,7 +206,8 @@ func (s *stream) settle(o Outcome, now time.Time) (entry *Entry, again bool, err
 	return it.entry, false, nil
 }
 
-// backoff returns the pause after a number of tries: it doubles, with jitter of a half, so that keys that failed together don't come back together.
+// backoff returns the pause after a number of tries: it doubles, with jitter of a half, so that keys that failed
+// together don't come back together.
 func (s *stream) backoff(tries int) time.Duration {
 	d := s.policy.backoffMin << min(tries-1, 20)
 	if d > s.policy.backoffMax || d <= 0 {
@@ -318,8 +320,9 @@ func (s settlement) join(later settlement) settlement {
 	return s
 }
 
-// maxSpan is how many entries may lie between the oldest unsettled one and the newest, in buffers. One key that a full queue rejects for hours
-// must not hold up the others soon, but all that was published since that entry is published again after a crash.
+// maxSpan is how many entries may lie between the oldest unsettled one and the newest, in buffers. One key that a
+// full queue rejects for hours must not hold up the others soon, but all that was published since that entry is
+// published again after a crash.
 const maxSpan = 32
 
 // room reports whether another page may be read.

@@ -135,8 +135,8 @@ func TestAReleasedKeyIsFreeOnlyWhenNothingOfItIsOnItsWayIntoParking(t *testing.T
 	}
 }
 
-// Random outcomes: whatever happens, no event of a key is sent before the one before it is confirmed, pages are settled in order, and
-// every event is either confirmed or parked when its page is settled.
+// Random outcomes: whatever happens, no event of a key is sent before the one before it is confirmed, pages are
+// settled in order, and every event is either confirmed or parked when its page is settled.
 func TestStreamUnderRandomOutcomes(t *testing.T) {
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 0))

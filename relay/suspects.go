@@ -2,10 +2,11 @@ package relay
 
 // suspects finds the event that makes the broker end the session.
 //
-// Until each event that was in flight when that happened has been settled, events are sent one at a time. One that was alone in flight
-// when a session ended is held back until another event is published in the session, which shows that the broker itself works (its exchange is
-// there, the permission isn't revoked). If it ends such a session twice, it is doomed: it will be parked. A broker that
-// refuses everything is waited for like in any outage, and nothing is parked.
+// Until each event that was in flight when that happened has been settled, events are sent one at a time. One that
+// was alone in flight when a session ended is held back until another event is published in the session, which shows
+// that the broker itself works (its exchange is there, the permission isn't revoked). If it ends such a session
+// twice, it is doomed: it will be parked. A broker that refuses everything is waited for like in any outage, and
+// nothing is parked.
 type suspects struct {
 	bySeq  map[int64]*suspicion
 	doomed map[int64]string // by seq: why
@@ -20,11 +21,12 @@ func newSuspects() *suspects {
 	return &suspects{bySeq: map[int64]*suspicion{}, doomed: map[int64]string{}}
 }
 
-// convict: two, because the first may have been of somebody else's making, such as an exchange that was deleted just then.
+// convict: two, because the first may have been of somebody else's making, such as an exchange that was deleted just
+// then.
 const convict = 2
 
-// window returns how many events may be in flight, and how many may be read at once: little, since what follows a checkpoint is sent
-// again after each try.
+// window returns how many events may be in flight, and how many may be read at once: little, since what follows a
+// checkpoint is sent again after each try.
 func (s *suspects) window(window, page int) (int, int) {
 	if len(s.bySeq) > 0 {
 		return 1, min(page, 16)
@@ -32,8 +34,8 @@ func (s *suspects) window(window, page int) (int, int) {
 	return window, page
 }
 
-// refused takes in that the session ended because of one of the events in flight; proven says that it had published another
-// before. They are all unsettled, so the log hands each of them out again.
+// refused takes in that the session ended because of one of the events in flight; proven says that it had published
+// another before. They are all unsettled, so the log hands each of them out again.
 func (s *suspects) refused(inFlight []*Entry, proven bool, reason string) {
 	for _, e := range inFlight {
 		if s.bySeq[e.Seq] == nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/surepost/surepost/sqlstore/internal/postgres"
 )
 
-// Config names the tables. Its zero value means tables that begin with "surepost_", found by the connection's search_path.
+// Config names the tables. Its zero value means tables that begin with "surepost_", found by the connection's
+// search_path.
 type Config postgres.Config
 
 // Migration is one step of the tables' history.
@@ -30,7 +31,8 @@ var (
 	_ relay.Store           = (*Store)(nil)
 )
 
-// New returns a store on the database, with the default table names. db may be nil for a store that only writes events. A relay on it keeps two of db's connections.
+// New returns a store on the database, with the default table names. db may be nil for a store that only writes
+// events. A relay on it keeps two of db's connections.
 func New(db *sql.DB) *Store {
 	s, err := NewWithConfig(db, Config{})
 	if err != nil {
@@ -75,8 +77,8 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string
 	return s.engine.Record(ctx, querier{tx}, consumer, eventID)
 }
 
-// Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not migrated is
-// found before the first event.
+// Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not
+// migrated is found before the first event.
 func (s *Store) Check(ctx context.Context) error { return s.engine.Check(ctx) }
 
 // Acquire implements relay.Store.
@@ -99,8 +101,8 @@ func (s *Store) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) 
 	return s.engine.Open(ctx, lease)
 }
 
-// Migrate brings the tables to this version of Surepost and returns the migrations that it applied. It may be called by many
-// processes at once and at every start.
+// Migrate brings the tables to this version of Surepost and returns the migrations that it applied. It may be called
+// by many processes at once and at every start.
 func (s *Store) Migrate(ctx context.Context) ([]Migration, error) { return s.engine.Up(ctx) }
 
 // MigrationStatus returns all migrations and when this database got them.
@@ -108,8 +110,8 @@ func (s *Store) MigrationStatus(ctx context.Context) ([]Migration, error) {
 	return s.engine.Status(ctx)
 }
 
-// MigrationSQL returns the migrations above a version (0: all) as one SQL script, for teams that run their own tool. It keeps the books, so that
-// MigrationStatus and Check know of it.
+// MigrationSQL returns the migrations above a version (0: all) as one SQL script, for teams that run their own tool.
+// It keeps the books, so that MigrationStatus and Check know of it.
 func (s *Store) MigrationSQL(above int) string { return s.engine.SQL(above) }
 
 // Parked lists parked events, oldest first, at most limit.
@@ -117,13 +119,14 @@ func (s *Store) Parked(ctx context.Context, filter relay.ParkedFilter, limit int
 	return s.engine.Parked(ctx, filter, limit)
 }
 
-// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only wait behind one of their key
-// follow by themselves once it is published.
+// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
+// wait behind one of their key follow by themselves once it is published.
 func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
 	return s.engine.RetryParked(ctx, filter)
 }
 
-// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published then.
+// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
+// then.
 func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
 	return s.engine.DiscardParked(ctx, filter)
 }

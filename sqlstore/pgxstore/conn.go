@@ -10,7 +10,8 @@ import (
 	"github.com/surepost/surepost/sqlstore/internal/postgres"
 )
 
-// dialPgx makes connections beside the pool, with the pool's settings: the relay must not wait for a service's busy pool.
+// dialPgx makes connections beside the pool, with the pool's settings: the relay must not wait for a service's busy
+// pool.
 type dialPgx struct{ pool *pgxpool.Pool }
 
 func (d dialPgx) Dial(ctx context.Context) (postgres.Conn, error) {

@@ -27,7 +27,8 @@ var (
 	_ relay.Store          = (*Store)(nil)
 )
 
-// New returns a store on the pool's database, with the default table names. The pool may be nil for a store that only writes events.
+// New returns a store on the pool's database, with the default table names. The pool may be nil for a store that only
+// writes events.
 func New(pool *pgxpool.Pool) *Store {
 	s, err := NewWithConfig(pool, sqlstore.Config{})
 	if err != nil {
@@ -59,16 +60,17 @@ func (s *Store) LockKeys(ctx context.Context, tx pgx.Tx, keys []string) error {
 	return s.engine.LockKeys(ctx, querier{tx}, keys)
 }
 
-// Queue adds the events to a batch that the caller sends in its transaction, together with the business statements: the events cost no round trip
-// of their own. They are checked now; what the database says comes with the batch's results.
+// Queue adds the events to a batch that the caller sends in its transaction, together with the business statements:
+// the events cost no round trip of their own. They are checked now; what the database says comes with the batch's
+// results.
 //
 //	batch := &pgx.Batch{}
 //	batch.Queue("UPDATE …")
 //	err := store.Queue(ctx, box, batch, surepost.Event{…})
 //	err = tx.SendBatch(ctx, batch).Close()
 //
-// A batch has no transaction, so this call can't see whether there is one. A batch sent to a pool is a transaction of its own, which is just as good.
-// Config.LockKeys has no effect here.
+// A batch has no transaction, so this call can't see whether there is one. A batch sent to a pool is a transaction of
+// its own, which is just as good. Config.LockKeys has no effect here.
 func (s *Store) Queue(ctx context.Context, box *outbox.Outbox[pgx.Tx], batch *pgx.Batch, events ...surepost.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -98,8 +100,8 @@ func (s *Store) Record(ctx context.Context, tx pgx.Tx, consumer, eventID string)
 	return s.engine.Record(ctx, querier{tx}, consumer, eventID)
 }
 
-// Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not migrated is
-// found before the first event.
+// Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not
+// migrated is found before the first event.
 func (s *Store) Check(ctx context.Context) error { return s.engine.Check(ctx) }
 
 // Acquire implements relay.Store.
@@ -122,8 +124,8 @@ func (s *Store) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) 
 	return s.engine.Open(ctx, lease)
 }
 
-// Migrate brings the tables to this version of Surepost and returns the migrations that it applied. It may be called by many
-// processes at once and at every start.
+// Migrate brings the tables to this version of Surepost and returns the migrations that it applied. It may be called
+// by many processes at once and at every start.
 func (s *Store) Migrate(ctx context.Context) ([]sqlstore.Migration, error) { return s.engine.Up(ctx) }
 
 // MigrationStatus returns all migrations and when this database got them.
@@ -131,8 +133,8 @@ func (s *Store) MigrationStatus(ctx context.Context) ([]sqlstore.Migration, erro
 	return s.engine.Status(ctx)
 }
 
-// MigrationSQL returns the migrations above a version (0: all) as one SQL script, for teams that run their own tool. It keeps the books, so that
-// MigrationStatus and Check know of it.
+// MigrationSQL returns the migrations above a version (0: all) as one SQL script, for teams that run their own tool.
+// It keeps the books, so that MigrationStatus and Check know of it.
 func (s *Store) MigrationSQL(above int) string { return s.engine.SQL(above) }
 
 // Parked lists parked events, oldest first, at most limit.
@@ -140,13 +142,14 @@ func (s *Store) Parked(ctx context.Context, filter relay.ParkedFilter, limit int
 	return s.engine.Parked(ctx, filter, limit)
 }
 
-// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only wait behind one of their key
-// follow by themselves once it is published.
+// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
+// wait behind one of their key follow by themselves once it is published.
 func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
 	return s.engine.RetryParked(ctx, filter)
 }
 
-// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published then.
+// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
+// then.
 func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
 	return s.engine.DiscardParked(ctx, filter)
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// textArray writes an array literal (PostgreSQL manual §8.15.2). Passing arrays as text, and casting them in the statement,
-// works alike with every driver and through every pooler.
+// textArray writes an array literal (PostgreSQL manual §8.15.2). Passing arrays as text, and casting them in the
+// statement, works alike with every driver and through every pooler.
 func textArray(n int, at func(i int) string) string {
 	var b strings.Builder
 	b.WriteByte('{')

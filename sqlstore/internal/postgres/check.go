@@ -9,8 +9,8 @@ import (
 	"github.com/surepost/surepost/relay"
 )
 
-// Check implements relay.Store, and serves producers and consumers at their start as well: it reports everything that is
-// missing, each with its remedy. An error that matches relay.ErrHalt is one that waiting doesn't mend.
+// Check implements relay.Store, and serves producers and consumers at their start as well: it reports everything that
+// is missing, each with its remedy. An error that matches relay.ErrHalt is one that waiting doesn't mend.
 func (e *Engine) Check(ctx context.Context) error {
 	return e.onConn(ctx, func(q Querier) error {
 		return errors.Join(e.checkServer(ctx, q), e.checkTables(ctx, q))
@@ -66,8 +66,8 @@ func (e *Engine) checkTables(ctx context.Context, q Querier) error {
 	return e.checkCut(ctx, q)
 }
 
-// checkCut checks what the cursor's proof rests on: the order of the columns, the transaction id's default, and a sequence that hands
-// out its numbers one by one and upwards.
+// checkCut checks what the cursor's proof rests on: the order of the columns, the transaction id's default, and a
+// sequence that hands out its numbers one by one and upwards.
 func (e *Engine) checkCut(ctx context.Context, q Querier) error {
 	var (
 		order, byDefault, cycles bool

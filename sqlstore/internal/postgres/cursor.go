@@ -9,8 +9,8 @@ import (
 
 // cursor is how far a lane has read the log, and the heart of this package.
 //
-// The problem: rows become visible in the order of their commits, but are numbered in the order of their inserts. A reader that
-// remembers only the highest number loses every row that commits later under a lower one.
+// The problem: rows become visible in the order of their commits, but are numbered in the order of their inserts. A
+// reader that remembers only the highest number loses every row that commits later under a lower one.
 //
 // The cursor remembers three things about the read that it comes from:
 //
@@ -26,26 +26,27 @@ import (
 //
 // handed out in this order.
 //
-// Nothing is skipped. Let r be a row with seq(r) <= hot that the read couldn't see. Its number was drawn before hot was taken:
-// either hot is the number of a row that the read saw, and that row's transaction, which drew it after r drew its own
-// (CACHE 1: numbers are drawn in order), had committed; or hot is the sequence's last_value, read between snap and next. A
-// row has its transaction id before its number (tx is the first column: defaults are evaluated in column order). So
-// tx(r) was assigned before next was taken: tx(r) < next. And as snap doesn't see it, tx(r) is in xip(snap) or at least
-// xmax(snap). So r is among the stragglers of the next read that sees it. (xmax alone won't do as the upper bound: it is the last
-// *completed* id plus one, and running transactions lie above it.)
+// Nothing is skipped. Let r be a row with seq(r) <= hot that the read couldn't see. Its number was drawn before hot
+// was taken: either hot is the number of a row that the read saw, and that row's transaction, which drew it after r
+// drew its own (CACHE 1: numbers are drawn in order), had committed; or hot is the sequence's last_value, read
+// between snap and next. A row has its transaction id before its number (tx is the first column: defaults are
+// evaluated in column order). So tx(r) was assigned before next was taken: tx(r) < next. And as snap doesn't see it,
+// tx(r) is in xip(snap) or at least xmax(snap). So r is among the stragglers of the next read that sees it. (xmax
+// alone won't do as the upper bound: it is the last *completed* id plus one, and running transactions lie above it.)
 //
 // Nothing is handed out twice: a straggler was invisible to snap, and so to every read before.
 //
-// Order per key holds, provided that a key's writers serialise before they draw the number (a row lock on the aggregate does
-// it). If B's transaction waited for A's commit, seq(A) < seq(B), and every snapshot that sees B sees A. So A was handed out before, or
-// both come in this read: both stragglers or both fresh, by seq; or A a straggler and B fresh, in that order. B a
-// straggler and A fresh is impossible, since seq(A) < seq(B) <= hot.
+// Order per key holds, provided that a key's writers serialise before they draw the number (a row lock on the
+// aggregate does it). If B's transaction waited for A's commit, seq(A) < seq(B), and every snapshot that sees B sees
+// A. So A was handed out before, or both come in this read: both stragglers or both fresh, by seq; or A a straggler
+// and B fresh, in that order. B a straggler and A fresh is impossible, since seq(A) < seq(B) <= hot.
 //
-// It is flat: a read touches the rows that it returns, and one index probe per transaction that was running. Nobody's open transaction holds anybody
-// else's rows back.
+// It is flat: a read touches the rows that it returns, and one index probe per transaction that was running. Nobody's
+// open transaction holds anybody else's rows back.
 //
-// Where stragglers fill a page, the read's snapshot is pinned: the following pages hand out the rest of the stragglers that
-// the pinned snapshot sees, by seq, and nothing else, before the cursor moves on to (hot, pin.snap, pin.next).
+// Where stragglers fill a page, the read's snapshot is pinned: the following pages hand out the rest of the
+// stragglers that the pinned snapshot sees, by seq, and nothing else, before the cursor moves on to (hot, pin.snap,
+// pin.next).
 type cursor struct {
 	hot  int64
 	snap snapshot
@@ -70,8 +71,8 @@ type read struct {
 	lastValue int64 // of the sequence, read after snap and before next
 }
 
-// advance returns the cursor after a read that returned stragglers and fresh rows (only their seqs matter), each limited to limit. With
-// use it says how many of each are to be handed out; the rest are read again.
+// advance returns the cursor after a read that returned stragglers and fresh rows (only their seqs matter), each
+// limited to limit. With use it says how many of each are to be handed out; the rest are read again.
 func (c cursor) advance(r read, stragglers, fresh []int64, limit int) (after cursor, useStragglers, useFresh int, full bool) {
 	pinned := pin{snap: r.snap, next: r.next}
 	if c.pin != nil {
@@ -84,7 +85,8 @@ func (c cursor) advance(r read, stragglers, fresh []int64, limit int) (after cur
 		c.pin = &pinned
 		return c, len(stragglers), 0, true
 	case c.pin != nil:
-		// The last page of pinned stragglers. What committed since is a straggler of the pinned snapshot, or fresh: the next read's.
+		// The last page of pinned stragglers. What committed since is a straggler of the pinned snapshot, or fresh:
+		// the next read's.
 		return cursor{hot: c.hot, snap: pinned.snap, next: pinned.next}, len(stragglers), 0, true
 	case len(stragglers)+len(fresh) > limit:
 		useFresh = limit - len(stragglers)
@@ -92,16 +94,18 @@ func (c cursor) advance(r read, stragglers, fresh []int64, limit int) (after cur
 	case len(fresh) >= limit:
 		return cursor{hot: fresh[len(fresh)-1], snap: r.snap, next: r.next}, len(stragglers), len(fresh), true
 	default:
-		// All that is visible was returned. Numbers up to lastValue that weren't belong to transactions that are running, and
-		// will be stragglers, or to ones that rolled back. Moving past them keeps a quiet or rolled-back writer's rows from being scanned again by every read.
+		// All that is visible was returned. Numbers up to lastValue that weren't belong to transactions that are
+		// running, and will be stragglers, or to ones that rolled back. Moving past them keeps a quiet or rolled-back
+		// writer's rows from being scanned again by every read.
 		return cursor{hot: max(c.hot, r.lastValue), snap: r.snap, next: r.next}, len(stragglers), len(fresh), false
 	}
 }
 
-// probes returns where this cursor's stragglers are to be looked for: single transactions, and a range [from, to) where listing would be too long.
+// probes returns where this cursor's stragglers are to be looked for: single transactions, and a range [from, to)
+// where listing would be too long.
 func (c cursor) probes() (single []uint64, from, to uint64) {
-	// Each id costs an index probe of about a microsecond. The gap holds the transactions that began since the last one completed, and
-	// their savepoints: a few, but for a transaction with thousands of savepoints.
+	// Each id costs an index probe of about a microsecond. The gap holds the transactions that began since the last
+	// one completed, and their savepoints: a few, but for a transaction with thousands of savepoints.
 	const mostListed = 512
 	single = slices.Clone(c.snap.xip)
 	if c.next <= c.snap.xmax {
@@ -116,8 +120,9 @@ func (c cursor) probes() (single []uint64, from, to uint64) {
 	return single, 0, 0
 }
 
-// snapshot is a pg_snapshot (PostgreSQL manual §9.27.8): everything below xmin is decided, xmax is one more than the last completed
-// transaction id, and xip were running in between. It holds top-level transactions only, as does the column tx.
+// snapshot is a pg_snapshot (PostgreSQL manual §9.27.8): everything below xmin is decided, xmax is one more than the
+// last completed transaction id, and xip were running in between. It holds top-level transactions only, as does the
+// column tx.
 type snapshot struct {
 	xmin, xmax uint64
 	xip        []uint64

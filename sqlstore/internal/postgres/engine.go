@@ -1,5 +1,6 @@
-// Package postgres is what sqlstore and pgxstore have in common: the tables, every SQL statement and the cut. It speaks to the
-// database through the small interfaces below, which each of the two implements on its driver in a few lines.
+// Package postgres is what sqlstore and pgxstore have in common: the tables, every SQL statement and the cut. It
+// speaks to the database through the small interfaces below, which each of the two implements on its driver in a few
+// lines.
 //
 // Read cursor.go first: the rest is bookkeeping around it.
 package postgres
@@ -29,7 +30,8 @@ type Conn interface {
 	Close(ctx context.Context) error
 }
 
-// Dialer makes connections. Each is separate from those that the application's own work uses, where the driver allows it.
+// Dialer makes connections. Each is separate from those that the application's own work uses, where the driver allows
+// it.
 type Dialer interface {
 	Dial(ctx context.Context) (Conn, error)
 }
@@ -42,7 +44,8 @@ type Engine struct {
 	control control
 }
 
-// New returns an engine. The dialer may be nil for an engine that only appends and records in transactions of the caller.
+// New returns an engine. The dialer may be nil for an engine that only appends and records in transactions of the
+// caller.
 func New(dialer Dialer, config Config) (*Engine, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in the chain.
+// explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in
+// the chain.
 func (e *Engine) explain(doing string, err error) error {
 	if err == nil {
 		return nil

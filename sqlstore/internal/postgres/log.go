@@ -43,7 +43,8 @@ type log struct {
 	limit     int
 }
 
-// load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between, the first read sees it.
+// load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
+// the first read sees it.
 func (l *log) load(ctx context.Context) error {
 	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity, nil, &l.server); err != nil {
 		return l.engine.explain("see which server this is", err)
@@ -182,9 +183,9 @@ var errServerChanged = errors.New("sqlstore: the connection leads to another ser
 
 // trust checks that the cursor still belongs to the server that answered.
 func (l *log) trust(s seen) error {
-	// A cursor in memory must not outlive what it was read from: after a failover or a crash that lost the tail of the log, numbers are drawn
-	// a second time, and a remembered hot would skip them. A new connection reads the checkpoint anyway; behind a
-	// pooler, the timeline and the start of the server show what the connection hides.
+	// A cursor in memory must not outlive what it was read from: after a failover or a crash that lost the tail of
+	// the log, numbers are drawn a second time, and a remembered hot would skip them. A new connection reads the
+	// checkpoint anyway; behind a pooler, the timeline and the start of the server show what the connection hides.
 	if l.server != s.server {
 		return errServerChanged
 	}

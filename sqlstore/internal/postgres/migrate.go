@@ -51,8 +51,8 @@ var migrations = func() []migrationFile {
 	return list
 }()
 
-// Up applies the migrations that the database doesn't have yet, and returns those. All of it is one transaction under a lock, so that
-// services may start at the same time: one migrates, the others wait and find the work done.
+// Up applies the migrations that the database doesn't have yet, and returns those. All of it is one transaction under
+// a lock, so that services may start at the same time: one migrates, the others wait and find the work done.
 func (e *Engine) Up(ctx context.Context) (applied []Migration, err error) {
 	if e.dialer == nil {
 		return nil, ErrNoPool
@@ -116,8 +116,8 @@ func (e *Engine) Status(ctx context.Context) (list []Migration, err error) {
 	return list, e.explain("read the database's migrations", err)
 }
 
-// SQL returns the migrations above version as one script, for teams that run their own tool. It also keeps the books, so that Status and
-// Check know of it.
+// SQL returns the migrations above version as one script, for teams that run their own tool. It also keeps the books,
+// so that Status and Check know of it.
 func (e *Engine) SQL(above int) string {
 	var b strings.Builder
 	b.WriteString("-- Surepost's tables. Run in one transaction.\n")
@@ -148,8 +148,8 @@ func (e *Engine) appliedMigrations(ctx context.Context, q Querier) (map[int]time
 	return done, rows.Err()
 }
 
-// migrationLock returns the statement that makes concurrent migrations of the same tables wait for each other. The lock ends with the transaction, so
-// a pooler in transaction mode doesn't matter.
+// migrationLock returns the statement that makes concurrent migrations of the same tables wait for each other. The
+// lock ends with the transaction, so a pooler in transaction mode doesn't matter.
 func (c Config) migrationLock() string {
 	return `SELECT pg_advisory_xact_lock(1937076837, hashtext(` + quoteLiteral("migrate "+c.name("")) + `))`
 }

@@ -11,8 +11,8 @@ import (
 type Config struct {
 	// Schema holds the tables. Default: none, which leaves it to the connection's search_path.
 	Schema string
-	// Prefix begins the name of every table and function. Default "surepost_". Lower-case letters, digits and underscores,
-	// at most 32 bytes: index names must stay below PostgreSQL's 63.
+	// Prefix begins the name of every table and function. Default "surepost_". Lower-case letters, digits and
+	// underscores, at most 32 bytes: index names must stay below PostgreSQL's 63.
 	Prefix string
 }
 

@@ -2,8 +2,9 @@ package postgres
 
 import "strconv"
 
-// statements are the engine's SQL texts with the tables' names filled in. Every statement stands by itself: none needs a
-// session setting, a prepared statement of its own or an open transaction, so that poolers in transaction mode don't matter.
+// statements are the engine's SQL texts with the tables' names filled in. Every statement stands by itself: none
+// needs a session setting, a prepared statement of its own or an open transaction, so that poolers in transaction
+// mode don't matter.
 type statements struct {
 	append     string
 	lockKeys   string
@@ -28,14 +29,16 @@ const eventColumns = `time, slot, id, type, version, source, key, correlation_id
 
 func newStatements(c Config) statements {
 	return statements{
-		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on unnest.
+		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
+		// unnest.
 		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
 SELECT e.time, e.slot, e.id, e.type, e.version, e.source, nullif(e.key, ''), nullif(e.correlation_id, e.id), nullif(e.causation_id, ''),
        nullif(e.category, ''), nullif(e.headers, '')::json, e.data::json
 FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::text[], $12::text[]) AS e (` + eventColumns + `)`),
 
-		// Keys come sorted, so that two transactions can't wait for each other. 0x73757265 is "sure": a class of locks of our own.
+		// Keys come sorted, so that two transactions can't wait for each other. 0x73757265 is "sure": a class of
+		// locks of our own.
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, hashtext(k))) FROM unnest($1::text[]) AS k`,
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
@@ -59,9 +62,9 @@ WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint`),
 		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
 FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int ORDER BY epoch DESC, n DESC LIMIT 1`),
 
-		// Position and parked events in one statement, under a lock on the lease's row: a relay that takes over waits for it, and one that
-		// lost its lease finds no row and writes nothing. The commit isn't flushed: if a crash loses it, the older checkpoint before it
-		// is as true, and events are only published again.
+		// Position and parked events in one statement, under a lock on the lease's row: a relay that takes over waits
+		// for it, and one that lost its lease finds no row and writes nothing. The commit isn't flushed: if a crash
+		// loses it, the older checkpoint before it is as true, and events are only published again.
 		checkpoint: c.expand(`WITH held AS (
     SELECT epoch, set_config('synchronous_commit', 'off', true) FROM ${lease}
     WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
@@ -81,7 +84,8 @@ FROM held`),
 
 		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND slot % $2::int = $3::int`),
 
-		// Walks the keys by index probes, takes the first rows of each, and keeps those before which nothing stays parked.
+		// Walks the keys by index probes, takes the first rows of each, and keeps those before which nothing stays
+		// parked.
 		released: c.expand(`WITH RECURSIVE keys AS (
     (SELECT key FROM ${parked} WHERE destination = $1 AND key > '' ORDER BY key LIMIT 1)
     UNION ALL
@@ -97,7 +101,8 @@ FROM held`),
 SELECT seq, time, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers::text, ''), data::text
 FROM candidates WHERE free AND slot % $2::int = $3::int ORDER BY seq LIMIT $4::int`),
 
-		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's epoch.
+		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's
+		// epoch.
 		unpark: c.expand(`WITH held AS (
     SELECT epoch FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
 ), gone AS (
@@ -121,24 +126,27 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::in
 	}
 }
 
-// serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is an error.
+// serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is
+// an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
 
 // parkedFilter selects parked events by destination, key, type and ids, where an empty value selects all.
 const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[]))`
 
-// readStatement returns the statement of one read: a first row about the read itself, then stragglers, then fresh rows. It
-// is one statement because all of it must be of one snapshot, and one round trip because it is the relay's idle cost.
+// readStatement returns the statement of one read: a first row about the read itself, then stragglers, then fresh
+// rows. It is one statement because all of it must be of one snapshot, and one round trip because it is the relay's
+// idle cost.
 //
-// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop over probes of
-// outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
+// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop
+// over probes of outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
 //
-// $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot or an empty string.
+// $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot
+// or an empty string.
 //
-// In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has had from its
-// beginning; last_value, which is read when the scan fetches the sequence's tuple; next, which is evaluated on that tuple. Keep age() out of every
-// WHERE: the planner evaluates stable functions there to estimate, and age() remembers its first answer for the rest of the
-// transaction, from before the snapshot.
+// In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has
+// had from its beginning; last_value, which is read when the scan fetches the sequence's tuple; next, which is
+// evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
+// and age() remembers its first answer for the rest of the transaction, from before the snapshot.
 func (c Config) readStatement(limit int) string {
 	n := strconv.Itoa(limit)
 	const columns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
