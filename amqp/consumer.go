@@ -12,7 +12,7 @@ import (
 // Consumer consumes one queue and hands its events to a Handler, in order per key.
 type Consumer struct {
 	config ConsumerConfig
-	open   func(context.Context, ConsumerConfig) (consumerSession, error) // subscriber.open, save in tests
+	open   func(context.Context, ConsumerConfig) (consumerSession, error) // subscribe, save in tests
 }
 
 // NewConsumer returns a consumer; nothing is connected yet. The error lists everything that is wrong with config.
@@ -21,11 +21,12 @@ func NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return &Consumer{config: config, open: new(subscriber).open}, nil
+	return &Consumer{config: config, open: subscribe}, nil
 }
 
 // Run consumes until ctx ends, and reconnects for as long as it takes. It is called once at a time; several consumers
-// of one queue may run, in one process or in many, but the order per key holds within each of them only.
+// of one queue may run, in one process or in many: one is active and the others stand by, unless
+// ConsumerConfig.Competing says otherwise.
 //
 // When ctx ends it shuts down within ShutdownTimeout and returns nil: handlers that were started have finished, their
 // messages are acknowledged, all others are given back to the queue, and no goroutine is left. It returns an error if

@@ -68,6 +68,12 @@ type ConsumerConfig struct {
 	// be changed once the queue exists.
 	QueueType QueueType
 
+	// Competing lets all consumers of the queue receive messages at once, which spreads the load and gives up the order
+	// per key between them. Default false: the queue has a single active consumer (x-single-active-consumer), and
+	// others stand by, so that order holds across processes, restarts and lost connections. It can't be changed
+	// once the queue exists.
+	Competing bool
+
 	// DeliveryLimit is how often the broker delivers a message before it gives up and moves it to the dead-letter
 	// queue. It catches what no code of this process can: a message that kills the process. Default 20, RabbitMQ 4's
 	// own, declared explicitly because RabbitMQ 3 has none. At least 2. Failures in this process don't count against

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -30,13 +29,12 @@ type amqpSession struct {
 // errSessionClosed is the cause of a session that this side has closed.
 var errSessionClosed = errors.New("amqp: the session was closed")
 
-// subscriber opens sessions, one after the other.
-type subscriber struct {
-	alone bool // nobody else consumed the queue when the latest session began
-}
-
-// open connects, makes sure of the topology and begins to consume.
-func (sub *subscriber) open(ctx context.Context, config ConsumerConfig) (consumerSession, error) {
+// subscribe connects, makes sure of the topology and begins to consume.
+//
+// The broker may notice the end of this consumer's last session later than we did, by up to two heartbeats. Until then
+// it keeps that session's messages, and on a queue with a single active consumer it keeps them in their place: the
+// new session receives nothing before they are back in the queue, in front.
+func subscribe(ctx context.Context, config ConsumerConfig) (consumerSession, error) {
 	l, err := dial(ctx, config.Connection)
 	if err != nil {
 		return nil, err
@@ -47,45 +45,11 @@ func (sub *subscriber) open(ctx context.Context, config ConsumerConfig) (consume
 		s.close(ctx)
 		return nil, err
 	}
-	if sub.alone, err = awaitPredecessor(ctx, l, config, sub.alone); err != nil {
-		s.close(ctx)
-		return nil, err
-	}
 	if err := s.begin(ctx, config); err != nil {
 		s.close(ctx)
 		return nil, err
 	}
 	return s, nil
-}
-
-// awaitPredecessor waits until the broker has noticed the end of this consumer's last session, and returns whether
-// the queue has no other consumer. The broker may notice a lost connection later than we did, by up to two
-// heartbeats; until then it keeps that session's messages and would hand the ones behind them to the new session: out
-// of order. A consumer can't be told from another by AMQP, so this works where order can be had at all without
-// x-single-active-consumer: where there is one.
-func awaitPredecessor(ctx context.Context, l *link, config ConsumerConfig, wasAlone bool) (alone bool, err error) {
-	const interval, margin = 50 * time.Millisecond, 5 * time.Second
-	limit := time.Now().Add(2*config.Connection.Heartbeat + margin)
-	for {
-		consumers, err := countConsumers(ctx, l, config.Queue)
-		switch {
-		case err != nil:
-			return wasAlone, err
-		case consumers == 0:
-			return true, nil
-		case !wasAlone:
-			return false, nil
-		case time.Now().After(limit):
-			config.Logger.Warn("another consumer has come to the queue: order per key holds within each of them only",
-				"queue", config.Queue, "consumers", consumers)
-			return false, nil
-		}
-		select {
-		case <-time.After(interval):
-		case <-ctx.Done():
-			return wasAlone, context.Cause(ctx)
-		}
-	}
 }
 
 func (s *amqpSession) begin(ctx context.Context, config ConsumerConfig) error {

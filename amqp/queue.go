@@ -50,6 +50,9 @@ func (c ConsumerConfig) queueArgs() amqp091.Table {
 		"x-dead-letter-exchange":    "",
 		"x-dead-letter-routing-key": c.deadLetterQueue(),
 	}
+	if !c.Competing {
+		args["x-single-active-consumer"] = true
+	}
 	if c.QueueType == QuorumQueue {
 		args["x-delivery-limit"] = int64(c.DeliveryLimit)
 	}
@@ -98,17 +101,4 @@ func ensureQueue(ctx context.Context, l *link, mode Mode, name string, args amqp
 		_, err := declare(name, true, false, false, false, args)
 		return err
 	})
-}
-
-// countConsumers returns how many consumers a queue has. Of a queue that isn't there it says so (404).
-func countConsumers(ctx context.Context, l *link, name string) (int, error) {
-	var queue amqp091.Queue
-	err := declare(ctx, l, entity{"queue", name}, "verify", func(ch *amqp091.Channel) (err error) {
-		queue, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return queue.Consumers, nil
 }

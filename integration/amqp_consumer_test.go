@@ -152,6 +152,37 @@ func TestConsumerWaitsForItsGhost(t *testing.T) {
 	mq.wantMessages(consumedQueue, 0)
 }
 
+// TestConsumersOfOneQueueKeepTheOrder: consumers come and go on one queue, in good order or cut off; one is active at a
+// time, and order per key holds across all of them.
+func TestConsumersOfOneQueueKeepTheOrder(t *testing.T) {
+	t.Parallel()
+	server := harness.RabbitMQ(t)
+	mq := newQueueUnderTest(t, server)
+	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
+		time.Sleep(2 * time.Millisecond)
+		return nil
+	})
+	stops := []func(){mq.consume(amqp.ConsumerConfig{Handler: l}), mq.consume(amqp.ConsumerConfig{Handler: l})}
+	mq.awaitQueue(consumedQueue)
+	mq.publish(20, 100)
+	for n := range 6 {
+		l.await(100 * (n + 1))
+		if n%2 == 0 {
+			server.CloseConnections(t)
+			continue
+		}
+		stops = append(stops, mq.consume(amqp.ConsumerConfig{Handler: l}))
+		stops[0]()
+		stops = stops[1:]
+	}
+	mq.connect()
+	l.await(2000)
+	for _, stop := range stops {
+		stop()
+	}
+	mq.wantMessages(consumedQueue, 0)
+}
+
 // TestConsumerSurvivesBrokerCrash: SIGKILL to the broker costs latency only.
 func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 	t.Parallel()
@@ -255,7 +286,7 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 	t.Run("another queue type", func(t *testing.T) {
 		t.Parallel()
 		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
-		args := amqp091.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": consumedQueue + ".dlq"}
+		args := amqp091.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": consumedQueue + ".dlq", "x-single-active-consumer": true}
 		if _, err := mq.channel.QueueDeclare(consumedQueue, true, false, false, false, args); err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +332,8 @@ func TestConsumerLeavesCrashersToTheBroker(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
 	const limit = 3
-	config := amqp.ConsumerConfig{Handler: newOrderLedger(t, nil), DeliveryLimit: limit}
+	config := amqp.ConsumerConfig{Handler: newOrderLedger(t, nil), DeliveryLimit: limit,
+		Competing: true} // basic.get isn't served where a single consumer is active
 	stop := mq.consume(config)
 	mq.awaitQueue(consumedQueue)
 	stop()
@@ -322,7 +354,7 @@ func TestConsumerCountsDeliveries(t *testing.T) {
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
 	l := newOrderLedger(t, nil)
 	seen := make(chan int64, 1)
-	config := amqp.ConsumerConfig{Handler: l,
+	config := amqp.ConsumerConfig{Handler: l, Competing: true,
 		Hooks: amqp.ConsumerHooks{OnHandled: func(h amqp.HandledMessage) { seen <- h.Deliveries }}}
 	stop := mq.consume(config)
 	mq.awaitQueue(consumedQueue)
