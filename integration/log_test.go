@@ -15,6 +15,7 @@ import (
 	"github.com/surepost/surepost/harness"
 	"github.com/surepost/surepost/outbox"
 	"github.com/surepost/surepost/relay"
+	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
 func write(t *testing.T, pool *pgxpool.Pool, box *outbox.Outbox[pgx.Tx], events ...surepost.Event) {
@@ -477,4 +478,40 @@ func TestLockKeysMakesWritersOfAKeyWait(t *testing.T) {
 	if err := <-second; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A wrong URL is found by Check, with what to look at and without the password.
+func TestAWrongURLIsExplained(t *testing.T) {
+	t.Parallel()
+	good := harness.Postgres(t).URL()
+	for name, c := range map[string]struct{ change, to, want string }{
+		"port":     {":" + portOf(t, good) + "/", ":1/", "is it running"},
+		"database": {"?", "_missing?", "create the database"},
+		"user":     {"//", "//nobody:secret@", "user and password"},
+	} {
+		url := good
+		if name == "user" {
+			url = "postgres://nobody:secret@" + good[strings.Index(good, "@")+1:]
+		} else {
+			url = strings.Replace(good, c.change, c.to, 1)
+		}
+		pool, err := pgxpool.New(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = pgxstore.New(pool).Check(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v, want a mention of %q and no password", name, err, c.want)
+		}
+		pool.Close()
+	}
+}
+
+func portOf(t *testing.T, url string) string {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(config.ConnConfig.Port)
 }

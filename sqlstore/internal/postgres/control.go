@@ -19,9 +19,6 @@ var ErrNoPool = errors.New("sqlstore: this store was made without a pool: it can
 
 // do runs work on the connection. An error other than one of the relay's own closes it.
 func (c *control) do(ctx context.Context, work func(Querier) error) error {
-	if c.dialer == nil {
-		return ErrNoPool
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn == nil {

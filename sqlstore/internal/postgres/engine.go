@@ -51,7 +51,9 @@ func New(dialer Dialer, config Config) (*Engine, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return &Engine{config: config, dialer: dialer, sql: newStatements(config), control: control{dialer: dialer}}, nil
+	e := &Engine{config: config, dialer: dialer, sql: newStatements(config)}
+	e.control.dialer = e
+	return e, nil
 }
 
 // queryRow runs a statement that returns at most one row, and reports whether it did.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -20,6 +21,22 @@ func (e *Engine) explain(doing string, err error) error {
 	return fmt.Errorf("sqlstore: %s: %w", doing, err)
 }
 
+// Dial makes a connection, and says what to look at where that fails.
+func (e *Engine) Dial(ctx context.Context) (Conn, error) {
+	if e.dialer == nil {
+		return nil, ErrNoPool
+	}
+	conn, err := e.dialer.Dial(ctx)
+	if err == nil {
+		return conn, nil
+	}
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) || ctx.Err() != nil {
+		return nil, e.explain("connect to PostgreSQL", err)
+	}
+	return nil, fmt.Errorf("sqlstore: connect to PostgreSQL: %w (is it running, and are host and port in the URL right?)", err)
+}
+
 // hint returns the remedy for an SQLSTATE (PostgreSQL manual, appendix A).
 func (e *Engine) hint(state string) string {
 	switch state {
@@ -31,6 +48,10 @@ func (e *Engine) hint(state string) string {
 		return "grant the role what it needs: README, Privileges"
 	case "25006", "55000": // read_only_sql_transaction, object_not_in_prerequisite_state (pg_current_wal_insert_lsn on a standby)
 		return "Surepost must read and write on the primary: check that the URL doesn't lead to a standby (target_session_attrs=read-write)"
+	case "28P01", "28000": // invalid_password, invalid_authorization_specification
+		return "correct user and password in the URL, and see pg_hba.conf"
+	case "3D000": // invalid_catalog_name
+		return "create the database, or correct its name in the URL"
 	case "53300": // too_many_connections
 		return "the relay needs two connections of its own besides the pool's: raise max_connections or lower the pools"
 	}

@@ -12,13 +12,10 @@ import (
 
 // Open implements relay.Store.
 func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
-	if e.dialer == nil {
-		return nil, ErrNoPool
-	}
 	if lease.Lane.Of != 1 {
 		return nil, fmt.Errorf("sqlstore: %w: lane %s: several lanes are not supported yet: use one", relay.ErrHalt, lease.Lane)
 	}
-	conn, err := e.dialer.Dial(ctx)
+	conn, err := e.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -54,10 +54,7 @@ var migrations = func() []migrationFile {
 // Up applies the migrations that the database doesn't have yet, and returns those. All of it is one transaction under
 // a lock, so that services may start at the same time: one migrates, the others wait and find the work done.
 func (e *Engine) Up(ctx context.Context) (applied []Migration, err error) {
-	if e.dialer == nil {
-		return nil, ErrNoPool
-	}
-	conn, err := e.dialer.Dial(ctx)
+	conn, err := e.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -111,10 +111,7 @@ func filterArgs(f relay.ParkedFilter) []any {
 
 // onConn runs work on a connection of its own.
 func (e *Engine) onConn(ctx context.Context, work func(Querier) error) error {
-	if e.dialer == nil {
-		return ErrNoPool
-	}
-	conn, err := e.dialer.Dial(ctx)
+	conn, err := e.Dial(ctx)
 	if err != nil {
 		return err
 	}
