@@ -41,7 +41,7 @@ type PublisherConfig struct {
 	// the same default: 1024. More gains no rate, and the client library's bookkeeping grows with it. At most 16384.
 	Window int
 
-	// Logger is told when a session opens, and when the broker blocks and unblocks it. Default: nothing is logged.
+	// Logger is told when a session opens, and when the broker blocks and unblocks it. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -64,7 +64,7 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 		c.Window = defaultWindow
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.Default()
 	}
 	return c
 }

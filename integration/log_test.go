@@ -515,3 +515,23 @@ func portOf(t *testing.T, url string) string {
 	}
 	return fmt.Sprint(config.ConnConfig.Port)
 }
+
+// A relay that finds the log empty must not take the number that the sequence will give out next for one that it has
+// given out.
+func TestTheVeryFirstEventIsNotLost(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	log, _ := openLog(t, store, "a")
+	if got := readAll(t, log, 10); len(got) != 0 {
+		t.Fatalf("%d events in a new log", len(got))
+	}
+	execSQL(t, pool, "SELECT pg_current_xact_id()") // others use transaction ids meanwhile
+	write(t, pool, newBox(t, store), numbered(1)...)
+	if got := readAll(t, log, 10); len(got) != 1 {
+		t.Errorf("%d events came, want the first", len(got))
+	}
+	execSQL(t, pool, "ALTER SEQUENCE surepost_sequence RESTART WITH 1")
+	if _, err := log.Read(t.Context(), 10); !errors.Is(err, relay.ErrHalt) {
+		t.Errorf("a sequence that will give out 1 again: %v, want a halt", err)
+	}
+}

@@ -60,7 +60,7 @@ type Config struct {
 	// far it came. Default 10 s.
 	ShutdownTimeout time.Duration
 
-	// Logger gets what an operator should know. Default: none.
+	// Logger gets what an operator should know. Default slog.Default(): a parked event must not go unnoticed.
 	Logger *slog.Logger
 
 	// Hooks are told of what happens. Default: none.
@@ -111,7 +111,7 @@ func (c Config) withDefaults() Config {
 	def(&c.BackoffMax, 10*time.Second)
 	def(&c.ShutdownTimeout, 10*time.Second)
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.Default()
 	}
 	return c
 }

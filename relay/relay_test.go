@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 func testConfig(owner string) Config {
 	return Config{
 		Owner: owner, LeaseTTL: 3 * time.Second, PageEvents: 20, WindowEvents: 16, UnroutableTries: 2, BackoffMax: time.Second, ShutdownTimeout: 5 * time.Second,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -13,8 +13,9 @@ type kill struct {
 	service string
 }
 
-// killPlan kills the relay three times and the inventory service twice.
-var killPlan = []kill{{0.20, "relay"}, {0.35, "inventory"}, {0.45, "relay"}, {0.60, "inventory"}, {0.70, "relay"}}
+// killPlan kills the relay three times and the inventory service twice. The inventory comes last: a relay that was killed publishes its last events again, and that
+// would make up for what a consumer lost before.
+var killPlan = []kill{{0.15, "relay"}, {0.30, "inventory"}, {0.40, "relay"}, {0.50, "relay"}, {0.80, "inventory"}}
 
 // chaos carries out the plan while orders are posted.
 type chaos struct {
@@ -52,8 +53,12 @@ func (c *chaos) gate(ctx context.Context, order int) error {
 	return nil
 }
 
-// workLimit is how long a service may take to be at work. A relay that was killed waits for the lease of its predecessor, which is 2 s.
-const workLimit = 30 * time.Second
+const (
+	// workLimit is how long a service may take to be at work. A relay that was killed waits for the lease of its predecessor, which is 2 s.
+	workLimit = 30 * time.Second
+	// burst is the time in which a few events show that a service is at work. A single one may be a late copy, after which all is quiet again.
+	burst = 250 * time.Millisecond
+)
 
 // run carries out the plan. It returns an error if a service didn't work when it was to be killed: a kill of an idle process shows nothing.
 func (c *chaos) run(ctx context.Context) error {
@@ -78,12 +83,15 @@ func (c *chaos) run(ctx context.Context) error {
 	return nil
 }
 
-// awaitWork waits until the service has got on by a random number of events since now, and then for a random moment: it is hit in the midst of something.
+// awaitWork waits until the service has got on by a random number of events and is at work, and then for a random moment: it is hit in the midst of something.
 func (c *chaos) awaitWork(ctx context.Context, s *service) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, workLimit, fmt.Errorf("%s was to be killed, but did no work within %v", s.name, workLimit))
 	defer cancel()
-	enough := s.done() + 1 + rand.Int64N(1+int64(c.orders)/100)
-	for s.done() < enough {
+	enough := s.done() + rand.Int64N(1+int64(c.orders)/20)
+	for since, before := time.Now(), s.done(); s.done() < max(enough, before+3); {
+		if time.Since(since) > burst {
+			since, before = time.Now(), s.done()
+		}
 		if err := pause(ctx); err != nil {
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// settlePoll is how often the databases are asked: not so often that they feel it.
+	settlePoll = 400 * time.Millisecond
 	// quietFor is how long nothing may have moved before all is taken to be settled.
 	quietFor = time.Second
 	// stallLimit is how long the end waits for what is still missing while nothing moves. What comes later is as good as lost.
@@ -51,7 +53,7 @@ func (st *stage) settle(ctx context.Context, tick func()) error {
 		}
 		tick()
 		select {
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(settlePoll):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -67,9 +69,13 @@ func (st *stage) standing(ctx context.Context) (s standing, err error) {
 		}
 	}
 	counts(st.orders, `SELECT count(*) FROM surepost_outbox`, &s.orderEvents)
-	counts(st.inventory, `SELECT (SELECT count(*) FROM surepost_outbox), (SELECT count(*) FROM reservations), (SELECT count(*) FROM dropped_copies)`,
-		&s.stockEvents, &s.reserved, &s.inventoryCopies)
-	counts(st.notification, `SELECT (SELECT count(*) FROM notifications), (SELECT count(*) FROM dropped_copies)`, &s.notified, &s.notificationCopies)
+	// Events, not rows: an effect that happened twice must not stand for one that is missing.
+	counts(st.inventory, `
+		SELECT (SELECT count(*) FROM surepost_outbox), (SELECT count(*) FROM (SELECT DISTINCT event_id FROM reservations) AS events),
+			(SELECT count(*) FROM dropped_copies)`, &s.stockEvents, &s.reserved, &s.inventoryCopies)
+	counts(st.notification, `
+		SELECT (SELECT count(*) FROM (SELECT DISTINCT event_id FROM notifications) AS events),
+			(SELECT count(*) FROM dropped_copies)`, &s.notified, &s.notificationCopies)
 	if err == nil {
 		s.inventoryWaiting, err = st.redelivery.ready(inventoryQueue)
 	}

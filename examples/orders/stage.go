@@ -71,6 +71,9 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
+// idleFor is how long nothing is posted at the beginning.
+const idleFor = 500 * time.Millisecond
+
 // open starts everything, the consumers before the relay: an event that no queue is bound for yet would be parked.
 func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env environment, clientCount int) error {
 	address := ""
@@ -103,7 +106,14 @@ func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env e
 		*db.pool = pool
 	}
 	st.progress.say("the order service, the inventory, the notification service and the relay run")
-	return nil
+
+	// The relays find nothing for a while, as they do wherever a service is new: an empty log is a place to begin from like any other.
+	select {
+	case <-time.After(idleFor):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // post posts all orders while chaos reigns.

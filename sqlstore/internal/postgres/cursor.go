@@ -28,10 +28,10 @@ import (
 //
 // Nothing is skipped. Let r be a row with seq(r) <= hot that the read couldn't see. Its number was drawn before hot
 // was taken: either hot is the number of a row that the read saw, and that row's transaction, which drew it after r
-// drew its own (CACHE 1: numbers are drawn in order), had committed; or hot is the sequence's last_value, read
-// between snap and next. A row has its transaction id before its number (tx is the first column: defaults are
-// evaluated in column order). So tx(r) was assigned before next was taken: tx(r) < next. And as snap doesn't see it,
-// tx(r) is in xip(snap) or at least xmax(snap). So r is among the stragglers of the next read that sees it. (xmax
+// drew its own (CACHE 1: numbers are drawn in order), had committed; or hot is the last number that the sequence gave
+// out, read between snap and next. A row has its transaction id before its number (tx is the first column: defaults
+// are evaluated in column order). So tx(r) was assigned before next was taken: tx(r) < next. And as snap doesn't see
+// it, tx(r) is in xip(snap) or at least xmax(snap). So r is among the stragglers of the next read that sees it. (xmax
 // alone won't do as the upper bound: it is the last *completed* id plus one, and running transactions lie above it.)
 //
 // Nothing is handed out twice: a straggler was invisible to snap, and so to every read before.
@@ -66,9 +66,9 @@ func origin() cursor { return cursor{snap: snapshot{xmin: 1, xmax: 1}, next: 1} 
 
 // read is what one read saw, beside the rows.
 type read struct {
-	snap      snapshot
-	next      uint64
-	lastValue int64 // of the sequence, read after snap and before next
+	snap  snapshot
+	next  uint64
+	drawn int64 // the last number that the sequence gave out, read after snap and before next
 }
 
 // advance returns the cursor after a read that returned stragglers and fresh rows (only their seqs matter), each
@@ -94,10 +94,10 @@ func (c cursor) advance(r read, stragglers, fresh []int64, limit int) (after cur
 	case len(fresh) >= limit:
 		return cursor{hot: fresh[len(fresh)-1], snap: r.snap, next: r.next}, len(stragglers), len(fresh), true
 	default:
-		// All that is visible was returned. Numbers up to lastValue that weren't belong to transactions that are
+		// All that is visible was returned. Numbers up to drawn that weren't belong to transactions that are
 		// running, and will be stragglers, or to ones that rolled back. Moving past them keeps a quiet or rolled-back
 		// writer's rows from being scanned again by every read.
-		return cursor{hot: max(c.hot, r.lastValue), snap: r.snap, next: r.next}, len(stragglers), len(fresh), false
+		return cursor{hot: max(c.hot, r.drawn), snap: r.snap, next: r.next}, len(stragglers), len(fresh), false
 	}
 }
 

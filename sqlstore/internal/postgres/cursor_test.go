@@ -21,7 +21,7 @@ func snap(t *testing.T, s string) snapshot {
 
 func TestTheCursorAdvances(t *testing.T) {
 	start := cursor{hot: 100, snap: snap(t, "10:20:12,15"), next: 25}
-	seen := read{snap: snap(t, "11:30:15"), next: 33, lastValue: 150}
+	seen := read{snap: snap(t, "11:30:15"), next: 33, drawn: 150}
 	pinned := start
 	pinned.pin = &pin{snap: snap(t, "11:28:15"), next: 29, after: 60}
 	for name, c := range map[string]struct {

@@ -140,7 +140,7 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 		}
 		if arm == armMeta {
 			meta = true
-			s.lastValue, s.server = r.seq, r.version
+			s.drawn, s.server = r.seq, r.version
 			if s.snap, err = parseSnapshot(r.id); err != nil {
 				return seen{}, nil, nil, err
 			}
@@ -186,10 +186,10 @@ func (l *log) trust(s seen) error {
 	if l.server != s.server {
 		return errServerChanged
 	}
-	if s.lastValue < l.at.hot {
+	if s.drawn < l.at.hot {
 		return fmt.Errorf("sqlstore: %w: the outbox's sequence stands at %d, behind the cursor's %d of lane %s: it was restarted, or the table was copied without it, "+
 			"and new events would be skipped. Stop the producers, then run: SELECT setval('%s', %d); UPDATE %s SET seq = DEFAULT WHERE tx >= '%d'::xid8; and start the relay again",
-			relay.ErrHalt, s.lastValue, l.at.hot, l.lease.Lane, l.engine.config.name("sequence"), l.at.hot, l.engine.config.name("outbox"), l.at.next)
+			relay.ErrHalt, s.drawn, l.at.hot, l.lease.Lane, l.engine.config.name("sequence"), l.at.hot, l.engine.config.name("outbox"), l.at.next)
 	}
 	return nil
 }

@@ -144,14 +144,15 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // or an empty string.
 //
 // In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has
-// had from its beginning; last_value, which is read when the scan fetches the sequence's tuple; next, which is
-// evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
+// had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple (while
+// is_called is false, last_value is the next number, which nobody has drawn); next, which
+// is evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
 func (c Config) readStatement(limit int) string {
 	n := strconv.Itoa(limit)
 	const columns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
        coalesce(category, ''), coalesce(headers::text, ''), data::text`
-	return c.expand(`SELECT 0 AS arm, s.last_value AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
+	return c.expand(`SELECT 0 AS arm, CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
        ` + serverIdentity + ` AS version,
        '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
