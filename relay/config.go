@@ -25,12 +25,13 @@ type Config struct {
 	// At least 1 s.
 	LeaseTTL time.Duration
 
-	// PageEvents is how many events one read of the log returns at most. Default 1000: the cost of a read is spread
-	// over many, and after a crash at most some thousand are published again. 1 to 10,000.
+	// PageEvents is how many events one read of the log returns at most. Default 250: progress is stored by pages, so
+	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to 10,000.
 	PageEvents int
 
 	// BufferEvents is how many events are read and not yet settled at most; memory is bounded by it times the size of
-	// an event. Default 4 × PageEvents, so that keys behind a slow one still find others' events to send.
+	// an event. Default 4000, and at least four pages, so that keys behind a slow one still find others' events to
+	// send.
 	BufferEvents int
 
 	// WindowEvents is how many events may be sent and not yet confirmed. Default 1024: RabbitMQ gains nothing from
@@ -100,8 +101,8 @@ func (c Config) withDefaults() Config {
 		c.Owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), surepost.NewID()[24:])
 	}
 	def(&c.LeaseTTL, 15*time.Second)
-	def(&c.PageEvents, 1000)
-	def(&c.BufferEvents, 4*c.PageEvents)
+	def(&c.PageEvents, 250)
+	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
 	def(&c.WindowEvents, 1024)
 	def(&c.PollBusy, 20*time.Millisecond)
 	def(&c.PollIdle, 250*time.Millisecond)
