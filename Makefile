@@ -4,7 +4,7 @@
 # make down    ends them
 # make lint    gofmt, go vet, staticcheck
 
-MODULES := . harness integration examples
+MODULES := . harness integration examples bench
 N ?= 20000
 
 .PHONY: test demo up down lint servers tidy
