@@ -29,10 +29,13 @@ type Config struct {
 	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to 10,000.
 	PageEvents int
 
-	// BufferEvents is how many events are read and not yet settled at most; memory is bounded by it times the size of
-	// an event. Default 4000, and at least four pages, so that keys behind a slow one still find others' events to
+	// BufferEvents is how many events are read and not yet settled at most. Default 4000, and at least four pages, so that keys behind a slow one still find others' events to
 	// send.
 	BufferEvents int
+
+	// BufferBytes is how much data (Event.Data) is read and not yet settled, at most and roughly: pages become smaller
+	// where events are large. Default 64 MiB.
+	BufferBytes int
 
 	// WindowEvents is how many events may be sent and not yet confirmed. Default 1024: RabbitMQ gains nothing from
 	// more, and the client's bookkeeping costs more with each. The publisher must allow as many.
@@ -103,6 +106,7 @@ func (c Config) withDefaults() Config {
 	def(&c.LeaseTTL, 15*time.Second)
 	def(&c.PageEvents, 250)
 	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
+	def(&c.BufferBytes, 64<<20)
 	def(&c.WindowEvents, 1024)
 	def(&c.PollBusy, 20*time.Millisecond)
 	def(&c.PollIdle, 250*time.Millisecond)
@@ -135,6 +139,7 @@ func (c Config) validate() error {
 	check(c.LeaseTTL >= time.Second, "LeaseTTL is %v: use at least 1s, or a pause of the database would change the lane's owner", c.LeaseTTL)
 	check(c.PageEvents >= 1 && c.PageEvents <= 10_000, "PageEvents is %d: use 1 to 10000", c.PageEvents)
 	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)
+	check(c.BufferBytes >= 1<<20, "BufferBytes is %d: use at least 1 MiB (1048576)", c.BufferBytes)
 	check(c.WindowEvents >= 1 && c.WindowEvents <= 65_535, "WindowEvents is %d: use 1 to 65535; 1024 is enough for RabbitMQ", c.WindowEvents)
 	check(c.PollBusy > 0 && c.PollIdle >= c.PollBusy, "PollBusy is %v and PollIdle is %v: use positive durations, the second not shorter than the first", c.PollBusy, c.PollIdle)
 	check(c.CheckpointInterval > 0, "CheckpointInterval is %v: use a positive duration", c.CheckpointInterval)

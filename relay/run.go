@@ -69,6 +69,7 @@ type pump struct {
 	stream   *stream
 
 	window, page int
+	eventBytes   int           // of an event's data, in recent pages
 	poll         time.Duration // the next wait for news
 	blocked      bool          // the broker wants nothing, as last told
 	heldSince    time.Time     // nothing but held entries is left to be sent
@@ -183,13 +184,22 @@ func (p *pump) ask(now time.Time) {
 	}
 	if now.Sub(p.releasedAt) >= releasedEvery && !p.stream.releasing() {
 		p.reading, p.releasedAt = true, now
-		p.clerk.released(p.page)
+		p.clerk.released(p.limit())
 		return
 	}
-	if p.stream.room(p.page, config.BufferEvents) && !now.Before(p.readAt) {
+	if p.stream.room(p.limit(), config) && !now.Before(p.readAt) {
 		p.reading, p.woken = true, false
-		p.clerk.read(p.page)
+		p.clerk.read(p.limit())
 	}
+}
+
+// limit returns how many events to read at once: a few where a page like the last ones would take more than a quarter
+// of the buffer.
+func (p *pump) limit() int {
+	if p.eventBytes*p.page > p.relay.config.BufferBytes/4 {
+		return min(p.page, 16)
+	}
+	return p.page
 }
 
 // due returns when there is something to do that no channel tells.
@@ -204,7 +214,7 @@ func (p *pump) due(now time.Time, blocked bool) time.Time {
 		sooner(p.stream.wakeAt())
 	}
 	if !p.reading && !p.draining {
-		if p.stream.room(p.page, p.relay.config.BufferEvents) {
+		if p.stream.room(p.limit(), &p.relay.config) {
 			sooner(p.readAt)
 		}
 		if !p.stream.releasing() {
@@ -265,6 +275,13 @@ func (p *pump) take(result clerkResult) error {
 	case clerkRead:
 		p.reading = false
 		p.stream.add(result.page)
+		if n := len(result.page.Entries); n > 0 {
+			size := 0
+			for i := range result.page.Entries {
+				size += result.page.Entries[i].bytes()
+			}
+			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
+		}
 		p.exhausted = !result.page.Full
 		switch {
 		case result.page.Full, p.woken: // what was committed after the read may be there

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"container/heap"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -21,6 +22,7 @@ type stream struct {
 	pages    []*page
 	open     int              // entries that are neither confirmed nor parked
 	span     int              // entries of pages
+	bytes    int              // of data of the open entries
 	keys     map[string]*item // the last unsettled item of each key with any
 	ready    queue
 	waiting  waitingHeap
@@ -87,9 +89,7 @@ func (s *stream) add(p Page) {
 			s.park(it, true, "waits behind a parked event of its key")
 			continue
 		}
-		s.open++
-		pg.open++
-		s.enqueue(it)
+		s.begin(it)
 	}
 }
 
@@ -101,9 +101,7 @@ func (s *stream) addReleased(entries []Entry) {
 	s.span += pg.count
 	for i := range pg.entries {
 		delete(s.suspects.doomed, entries[i].Seq) // an operator asked for another try
-		s.open++
-		pg.open++
-		s.enqueue(&item{entry: &pg.entries[i], page: pg})
+		s.begin(&item{entry: &pg.entries[i], page: pg})
 	}
 }
 
@@ -121,6 +119,14 @@ func (s *stream) unparked(keys []string) {
 			delete(s.parked, k)
 		}
 	}
+}
+
+// begin takes in an item that is to be sent.
+func (s *stream) begin(it *item) {
+	s.open++
+	s.bytes += it.entry.bytes()
+	it.page.open++
+	s.enqueue(it)
 }
 
 // enqueue makes the item ready, or lets it wait for the items of its key before it.
@@ -255,6 +261,7 @@ func (s *stream) park(it *item, behind bool, reason string) {
 
 func (s *stream) close(it *item) {
 	s.open--
+	s.bytes -= it.entry.bytes()
 	it.page.open--
 	if it.page.open == 0 && !it.page.released {
 		it.page.entries = nil // the page may stay for long, behind one that isn't settled
@@ -326,8 +333,14 @@ func (s settlement) join(later settlement) settlement {
 const maxSpan = 32
 
 // room reports whether another page may be read.
-func (s *stream) room(page, buffer int) bool {
-	return s.open+page <= buffer && s.span+page <= buffer*maxSpan
+func (s *stream) room(page int, config *Config) bool {
+	return s.open+page <= config.BufferEvents && s.span+page <= config.BufferEvents*maxSpan && s.bytes < config.BufferBytes
+}
+
+// bytes returns the size of the entry's data.
+func (e *Entry) bytes() int {
+	raw, _ := e.Event.Data.(json.RawMessage) // as every store's entries have it
+	return len(raw)
 }
 
 // inFlight returns the entries without an outcome.

@@ -33,11 +33,12 @@ type log struct {
 	conn   Conn
 	lease  relay.Lease
 
-	at        cursor
-	n         int64  // of the newest checkpoint of this epoch
-	server    string // identity of the server that the cursor was read from
-	statement string // of reads with limit
-	limit     int
+	at         cursor
+	n          int64  // of the newest checkpoint of this epoch
+	fromMemory bool   // at has moved on from the checkpoint
+	server     string // identity of the server that the cursor was read from
+	statement  string // of reads with limit
+	limit      int
 }
 
 // load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
@@ -104,7 +105,7 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 		return relay.Page{}, err
 	}
 	after, nStragglers, nFresh, full := l.at.advance(seen.read, seqs(stragglers), seqs(fresh), limit)
-	l.at = after
+	l.at, l.fromMemory = after, true
 	return relay.Page{
 		Entries:    append(stragglers[:nStragglers:nStragglers], fresh[:nFresh]...),
 		After:      after,
@@ -176,7 +177,7 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 	return s, stragglers, fresh, nil
 }
 
-var errServerChanged = errors.New("sqlstore: the connection leads to another server, or to one that was restarted or promoted: the checkpoint must be read again")
+var errServerChanged = errors.New("sqlstore: the connection leads to another server, or to one that was restarted or promoted: the checkpoint is read again")
 
 // trust checks that the cursor still belongs to the server that answered.
 func (l *log) trust(s seen) error {
@@ -184,6 +185,11 @@ func (l *log) trust(s seen) error {
 	// the log, numbers are drawn a second time, and a remembered hot would skip them. A new connection reads the
 	// checkpoint anyway; behind a pooler, the timeline and the start of the server show what the connection hides.
 	if l.server != s.server {
+		return errServerChanged
+	}
+	if s.drawn < l.at.hot && l.fromMemory {
+		// A crash that a pooler hides may have lost numbers that were drawn and not yet used. The checkpoint lost as
+		// much: what it says decides.
 		return errServerChanged
 	}
 	if s.drawn < l.at.hot {
