@@ -66,8 +66,8 @@ func (e Event) problems(limits Limits) []*FieldError {
 	default:
 		add("Category", "is "+quoteShort(string(e.Category)), "use surepost.Domain, Integration or System, or leave it empty")
 	}
-	if y := e.Time.UTC().Year(); y < 1 || y > 9999 {
-		add("Time", fmt.Sprintf("has the year %d, which RFC 3339 can't write", y), "use a year from 1 to 9999")
+	if y := e.Time.UTC().Year(); y < 1 || y > 9998 {
+		add("Time", fmt.Sprintf("has the year %d, which RFC 3339 or the outbox can't hold", y), "use a year from 1 to 9998")
 	}
 	found = append(found, headerProblems(e.Headers)...)
 	return append(found, dataProblems(e.Data, limits)...)
@@ -90,6 +90,8 @@ func headerProblems(headers map[string]string) []*FieldError {
 			add(fmt.Sprintf("has a key of %d bytes, the limit is %d", len(k), MaxNameBytes), "shorten it")
 		case strings.HasPrefix(k, "x-"):
 			add(`begins with "x-", which RabbitMQ keeps for itself (x-death, x-delivery-count)`, "choose another name")
+		case k == "CC", k == "BCC":
+			add("is RabbitMQ's own, for further routing keys", "choose another name")
 		case !utf8.ValidString(k) || !utf8.ValidString(v):
 			add("is not valid UTF-8", "convert it to UTF-8, or encode bytes as base64")
 		case strings.ContainsRune(k, 0) || strings.ContainsRune(v, 0):

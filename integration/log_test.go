@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/surepost/surepost/harness"
 	"github.com/surepost/surepost/outbox"
 	"github.com/surepost/surepost/relay"
+	"github.com/surepost/surepost/sqlstore"
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
@@ -189,15 +191,21 @@ func TestARestoredDumpGoesOn(t *testing.T) {
 	}
 
 	to, toStore := newPool(t, harness.Private()) // a young cluster
-	copyTable(t, from, to, "surepost_outbox", "tx, seq, time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data")
-	copyTable(t, from, to, "surepost_checkpoint", "destination, lane, epoch, n, hot, snap, next, at")
-	copyTable(t, from, to, "surepost_lease", "destination, lane, lanes, owner, epoch, expires_at")
+	copyLog(t, from, to)
 	execSQL(t, to, "SELECT setval('surepost_sequence', 30)")
 	write(t, to, newBox(t, toStore), numbered(5)...)
 	restored, _ := openLog(t, toStore, "a")
 	if got := readAll(t, restored, 100); len(got) != 15 {
 		t.Errorf("%d events came from the restored log, want the 10 unread ones and 5 new ones", len(got))
 	}
+}
+
+// copyLog copies the log and its checkpoints, as dump and restore do.
+func copyLog(t *testing.T, from, to *pgxpool.Pool) {
+	t.Helper()
+	copyTable(t, from, to, "surepost_outbox", "tx, seq, time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data")
+	copyTable(t, from, to, "surepost_checkpoint", "destination, lane, epoch, n, hot, snap, next, at")
+	copyTable(t, from, to, "surepost_lease", "destination, lane, lanes, owner, epoch, expires_at")
 }
 
 func copyTable(t *testing.T, from, to *pgxpool.Pool, table, columns string) {
@@ -236,8 +244,11 @@ func TestASequenceBehindTheCursorHaltsTheLane(t *testing.T) {
 	if _, err = log.Read(t.Context(), 100); err == nil || errors.Is(err, relay.ErrHalt) {
 		t.Fatalf("first read: %v, want the checkpoint to be read again", err)
 	}
-	log, _ = openLog(t, store, "a")
-	_, err = log.Read(t.Context(), 100)
+	lease, err := store.Acquire(t.Context(), relay.Lane{Destination: "default", Of: 1}, "a", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Open(t.Context(), lease)
 	if !errors.Is(err, relay.ErrHalt) || !strings.Contains(err.Error(), "setval") {
 		t.Fatalf("read: %v, want a halt that names setval", err)
 	}
@@ -247,8 +258,168 @@ func TestASequenceBehindTheCursorHaltsTheLane(t *testing.T) {
 	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
 	execSQL(t, pool, strings.Split(remedy, "; ")...)
 	log, _ = openLog(t, store, "a")
-	if got := readAll(t, log, 100); len(got) != 3 {
-		t.Errorf("%d events came after the remedy, want the 3 written since", len(got))
+	if got := readAll(t, log, 100); len(got) != 6 {
+		t.Errorf("%d events came after the remedy, want the 3 written since and the 3 that had their numbers before", len(got))
+	}
+}
+
+// A sequence that was set back and has passed the cursor again must not go unnoticed either.
+func TestASequenceThatWasSetBackWhileTheRelayWasDownHaltsTheLane(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	box := newBox(t, store)
+	write(t, pool, box, numbered(30)...)
+	log, lease := openLog(t, store, "a")
+	page, err := log.Read(t.Context(), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Checkpoint(t.Context(), page.After, nil); err != nil {
+		t.Fatal(err)
+	}
+	_ = log.Close(t.Context())
+	execSQL(t, pool, "TRUNCATE surepost_outbox RESTART IDENTITY")
+	write(t, pool, box, numbered(40)...)
+	_, err = store.Open(t.Context(), lease)
+	if !errors.Is(err, relay.ErrHalt) {
+		t.Fatalf("open: %v, want a halt", err)
+	}
+	remedy := err.Error()
+	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
+	execSQL(t, pool, strings.Split(remedy, "; ")...)
+	log, _ = openLog(t, store, "a")
+	if got := readAll(t, log, 100); len(got) != 40 {
+		t.Errorf("%d events came after the remedy, want all 40", len(got))
+	}
+}
+
+// The remedy must also be right where the log was copied into a younger cluster without its sequence.
+func TestTheRemedyHoldsInAYoungerCluster(t *testing.T) {
+	t.Parallel()
+	from, fromStore := newPool(t)
+	execSQL(t, from, "DO $$ BEGIN FOR i IN 1..3000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	write(t, from, newBox(t, fromStore), numbered(30)...)
+	log, _ := openLog(t, fromStore, "a")
+	page, err := log.Read(t.Context(), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Checkpoint(t.Context(), page.After, nil); err != nil {
+		t.Fatal(err)
+	}
+	to, toStore := newPool(t, harness.Private())
+	copyLog(t, from, to)
+	write(t, to, newBox(t, toStore), numbered(5)...)
+	lease, err := toStore.Acquire(t.Context(), relay.Lane{Destination: "default", Of: 1}, "a", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := toStore.Open(t.Context(), lease)
+	if err == nil {
+		_, err = restored.Read(t.Context(), 100)
+	}
+	if !errors.Is(err, relay.ErrHalt) {
+		t.Fatalf("%v, want a halt", err)
+	}
+	remedy := err.Error()
+	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
+	execSQL(t, to, strings.Split(remedy, "; ")...)
+	restored, _ = openLog(t, toStore, "a")
+	if got := readAll(t, restored, 100); len(got) != 10 {
+		t.Errorf("%d events came after the remedy, want the 5 new ones and the 5 that had their numbers before", len(got))
+	}
+}
+
+// One odd row, written by hand or by another language, must not hold up the log.
+func TestAnOddRowHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	for _, bad := range []string{
+		`SELECT surepost_write('T', '1', source => 's', "time" => 'infinity')`,
+		`SELECT surepost_write('T', '1', source => 's', "time" => '0044-03-15 BC')`,
+		`SELECT surepost_write('T', '1', source => 's', headers => '{"CC": "q"}')`,
+		`INSERT INTO surepost_outbox (time, slot, id, type, version, source, headers, data) VALUES (now(), 1, 'i', 't', '1', 's', '[]', '1')`,
+		`INSERT INTO surepost_outbox (time, slot, id, type, version, source, data) VALUES ('infinity', 1, 'i', 't', '1', 's', '1')`,
+	} {
+		if _, err := pool.Exec(t.Context(), bad); err == nil {
+			t.Errorf("accepted: %s", bad)
+		}
+	}
+	execSQL(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, headers, data)
+		VALUES (now(), 1, 'i', 't', '1', 's', '{"n": 1, "s": "x", "o": {"a": null}}', '1')`)
+	log, _ := openLog(t, store, "a")
+	got := readAll(t, log, 10)
+	if len(got) != 1 || got[0].Event.Headers["n"] != "1" || got[0].Event.Headers["s"] != "x" || got[0].Event.Headers["o"] != `{"a": null}` {
+		t.Errorf("%+v", got)
+	}
+}
+
+// After a failover that lost the tail, epochs are given out twice: the owner must be the same as well.
+func TestAnEpochThatIsGivenOutTwiceFencesStill(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	log, lease := openLog(t, store, "second")
+	page, err := log.Read(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, pool, "UPDATE surepost_lease SET epoch = epoch - 1, owner = 'first', expires_at = now() - interval '1 s'") // the tail is lost
+	third, err := store.Acquire(t.Context(), lease.Lane, "third", time.Minute)
+	if err != nil || third.Epoch != lease.Epoch {
+		t.Fatalf("%+v, %v", third, err)
+	}
+	if err := store.Renew(t.Context(), lease, time.Minute); !errors.Is(err, relay.ErrLeaseLost) {
+		t.Errorf("renewal: %v", err)
+	}
+	if err := log.Checkpoint(t.Context(), page.After, nil); !errors.Is(err, relay.ErrLeaseLost) {
+		t.Errorf("checkpoint: %v", err)
+	}
+	if _, err := log.Unpark(t.Context(), nil, nil, []string{"k"}); !errors.Is(err, relay.ErrLeaseLost) {
+		t.Errorf("unpark: %v", err)
+	}
+	if err := store.Release(t.Context(), lease); err != nil {
+		t.Error(err)
+	}
+	if err := store.Renew(t.Context(), third, time.Minute); err != nil {
+		t.Errorf("the release of a lost lease ended another's: %v", err)
+	}
+}
+
+// Behind a pooler, the server under a log may change between a read and its checkpoint: the position belongs to the
+// old one.
+func TestACheckpointBelongsToItsServer(t *testing.T) {
+	t.Parallel()
+	server := harness.Postgres(t, harness.Private())
+	pool, store := poolOn(t, server.URL())
+	box := newBox(t, store)
+	write(t, pool, box, numbered(50)...)
+	pooler := &pooler{url: server.URL()}
+	db := sql.OpenDB(pooler)
+	defer db.Close()
+	hidden := sqlstore.New(db)
+	log, lease := openLog(t, hidden, "a")
+	page, err := log.Read(t.Context(), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Restart(t)
+	pool.Reset()
+	pooler.reconnect(t)
+	execSQL(t, pool, "DELETE FROM surepost_outbox WHERE seq > 40", "SELECT setval('surepost_sequence', 40)") // the tail is lost
+	write(t, pool, box, numbered(20)...)
+	if err := log.Checkpoint(t.Context(), page.After, nil); err == nil {
+		t.Error("a position of the lost server was stored on the new one")
+	}
+	if _, err := log.Read(t.Context(), 100); err == nil {
+		t.Error("the log was read on with a cursor of the lost server")
+	}
+	again, err := hidden.Open(t.Context(), lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close(t.Context())
+	if got := readAll(t, again, 100); len(got) != 60 {
+		t.Errorf("%d events came, want the 40 that survived and the 20 new ones", len(got))
 	}
 }
 

@@ -24,15 +24,18 @@ func misfit(format string, args ...any) error {
 func (e *Engine) checkServer(ctx context.Context, q Querier) error {
 	var version, database string
 	var number int64
-	var standby bool
-	_, err := queryRow(ctx, q, `SELECT current_setting('server_version'), current_setting('server_version_num')::bigint, pg_is_in_recovery(), current_database()`,
-		nil, &version, &number, &standby, &database)
+	var standby, readOnly bool
+	_, err := queryRow(ctx, q, `SELECT current_setting('server_version'), current_setting('server_version_num')::bigint, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, current_database()`,
+		nil, &version, &number, &standby, &readOnly, &database)
 	if err != nil {
 		return e.explain("ask the server for its version", err)
 	}
 	var errs []error
 	if number < 130000 {
 		errs = append(errs, misfit("PostgreSQL %s is too old: Surepost needs 13 or newer (xid8 and pg_snapshot)", version))
+	}
+	if readOnly && !standby {
+		errs = append(errs, misfit("transactions of database %s are read-only for this user: see default_transaction_read_only (ALTER ROLE or ALTER DATABASE … SET)", database))
 	}
 	if standby {
 		// Not ErrHalt: a promotion mends it.
@@ -74,7 +77,7 @@ func (e *Engine) checkCut(ctx context.Context, q Querier) error {
 		cache, increment         int64
 		sequence                 string
 	)
-	found, err := queryRow(ctx, q, `SELECT t.attnum < s.attnum, coalesce(pg_get_expr(d.adbin, d.adrelid), '') = 'pg_current_xact_id()', q.seqcache, q.seqincrement, q.seqcycle, q.seqrelid::regclass::text
+	found, err := queryRow(ctx, q, `SELECT t.attnum < s.attnum, coalesce(pg_get_expr(d.adbin, d.adrelid), '') ~ '^"?pg_current_xact_id"?\(\)$', q.seqcache, q.seqincrement, q.seqcycle, q.seqrelid::regclass::text
 FROM pg_attribute t
 JOIN pg_attribute s ON s.attrelid = t.attrelid AND s.attname = 'seq'
 JOIN pg_sequence q ON q.seqrelid = pg_get_serial_sequence($1, 'seq')::regclass

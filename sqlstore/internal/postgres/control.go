@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"github.com/surepost/surepost/relay"
 )
 
 // control is the connection that leases are taken and renewed on. It is not the one that the log is read on, so that a
@@ -29,7 +31,8 @@ func (c *control) do(ctx context.Context, work func(Querier) error) error {
 		c.conn = conn
 	}
 	err := work(c.conn)
-	if err != nil {
+	var held *relay.LeaseHeldError
+	if err != nil && !errors.As(err, &held) && !errors.Is(err, relay.ErrLeaseLost) {
 		c.close(ctx)
 	}
 	return err

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -94,7 +93,7 @@ func (r *row) dest() []any {
 	return []any{&r.seq, &r.time, &r.id, &r.typ, &r.version, &r.source, &r.key, &r.correlationID, &r.causationID, &r.category, &r.headers, &r.data}
 }
 
-func (r *row) entry() (relay.Entry, error) {
+func (r *row) entry() relay.Entry {
 	ev := surepost.Event{
 		ID: r.id, Type: r.typ, Version: r.version, Source: r.source, Key: r.key,
 		CorrelationID: r.correlationID, CausationID: r.causationID, Category: surepost.Category(r.category), Data: json.RawMessage(r.data),
@@ -103,10 +102,27 @@ func (r *row) entry() (relay.Entry, error) {
 		ev.Time = r.time.UTC()
 	}
 	if r.headers != "" {
-		if err := json.Unmarshal([]byte(r.headers), &ev.Headers); err != nil {
-			return relay.Entry{}, fmt.Errorf("sqlstore: %w: event %s (seq %d) has headers that aren't an object of strings: %w: "+
-				"correct the row's headers in the outbox table", relay.ErrHalt, r.id, r.seq, err)
-		}
+		ev.Headers = stringHeaders(r.headers)
 	}
-	return relay.Entry{Seq: r.seq, Event: ev}, nil
+	return relay.Entry{Seq: r.seq, Event: ev}
+}
+
+// stringHeaders reads a row's headers. A row that was written by hand may hold other values than strings; they are
+// taken as they stand, since one odd row must not hold up the log.
+func stringHeaders(object string) map[string]string {
+	var headers map[string]string
+	if json.Unmarshal([]byte(object), &headers) == nil {
+		return headers
+	}
+	var values map[string]json.RawMessage
+	_ = json.Unmarshal([]byte(object), &values) // the column's CHECK says that it is an object
+	headers = make(map[string]string, len(values))
+	for k, v := range values {
+		var text string
+		if json.Unmarshal(v, &text) != nil {
+			text = string(v)
+		}
+		headers[k] = text
+	}
+	return headers
 }

@@ -35,7 +35,7 @@ func (e *Engine) Acquire(ctx context.Context, lane relay.Lane, owner string, ttl
 // Renew implements relay.Store.
 func (e *Engine) Renew(ctx context.Context, lease relay.Lease, ttl time.Duration) error {
 	return e.control.do(ctx, func(q Querier) error {
-		n, err := q.Exec(ctx, e.sql.renew, lease.Lane.Destination, int64(lease.Lane.Index), lease.Epoch, ttl.Milliseconds())
+		n, err := q.Exec(ctx, e.sql.renew, lease.Lane.Destination, int64(lease.Lane.Index), lease.Epoch, ttl.Milliseconds(), lease.Owner)
 		if err != nil {
 			return e.explain("renew the lane's lease", err)
 		}
@@ -49,7 +49,7 @@ func (e *Engine) Renew(ctx context.Context, lease relay.Lease, ttl time.Duration
 // Release implements relay.Store.
 func (e *Engine) Release(ctx context.Context, lease relay.Lease) error {
 	return e.control.do(ctx, func(q Querier) error {
-		_, err := q.Exec(ctx, e.sql.release, lease.Lane.Destination, int64(lease.Lane.Index), lease.Epoch)
+		_, err := q.Exec(ctx, e.sql.release, lease.Lane.Destination, int64(lease.Lane.Index), lease.Epoch, lease.Owner)
 		return e.explain("release the lane's lease", err)
 	})
 }

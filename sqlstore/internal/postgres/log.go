@@ -82,6 +82,14 @@ func (l *log) load(ctx context.Context) error {
 		}
 		l.at.pin = &p
 	}
+	var reused bool
+	var drawn int64
+	if _, err := queryRow(ctx, l.conn, l.engine.sql.reused, []any{hot, next}, &reused, &drawn); err != nil {
+		return l.engine.explain("look at the rows behind the cursor", err)
+	}
+	if reused {
+		return l.setBack(drawn)
+	}
 	return nil
 }
 
@@ -150,10 +158,7 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 			}
 			continue
 		}
-		entry, err := r.entry()
-		if err != nil {
-			return seen{}, nil, nil, err
-		}
+		entry := r.entry()
 		if arm == armStraggler {
 			stragglers = append(stragglers, entry)
 		} else {
@@ -193,11 +198,20 @@ func (l *log) trust(s seen) error {
 		return errServerChanged
 	}
 	if s.drawn < l.at.hot {
-		return fmt.Errorf("sqlstore: %w: the outbox's sequence stands at %d, behind the cursor's %d of lane %s: it was restarted, or the table was copied without it, "+
-			"and new events would be skipped. Stop the producers, then run: SELECT setval('%s', %d); UPDATE %s SET seq = DEFAULT WHERE tx >= '%d'::xid8; and start the relay again",
-			relay.ErrHalt, s.drawn, l.at.hot, l.lease.Lane, l.engine.config.name("sequence"), l.at.hot, l.engine.config.name("outbox"), l.at.next)
+		return l.setBack(s.drawn)
 	}
 	return nil
+}
+
+// setBack says that the sequence gives out numbers again that lie behind the cursor, and how to mend it: the events
+// that have such a number are appended once more, under new ones. Some of them may be old, and are only published
+// again.
+func (l *log) setBack(drawn int64) error {
+	c := l.engine.config
+	return fmt.Errorf("sqlstore: %w: the outbox's sequence stands at %d and the cursor of lane %s at %d: the sequence was set back, or the table was "+
+		"copied without it, and events would be skipped. Stop the producers, then run: SELECT setval('%s', greatest(%d, (SELECT max(seq) FROM %s))); "+
+		"INSERT INTO %[7]s (%[8]s) SELECT %[8]s FROM %[7]s WHERE seq <= %[9]d ORDER BY seq; DELETE FROM %[7]s WHERE seq <= %[9]d; and start the relay again",
+		relay.ErrHalt, drawn, l.lease.Lane, l.at.hot, c.name("sequence"), l.at.hot, c.name("outbox"), eventColumns, min(drawn, l.at.hot))
 }
 
 func seqs(entries []relay.Entry) []int64 {
@@ -223,7 +237,7 @@ func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.
 		c.hot, c.snap.String(), strconv.FormatUint(c.next, 10), pinSnap, pinNext, pinAfter,
 		textArray(len(parked), func(i int) string { return strconv.FormatInt(parked[i].Seq, 10) }),
 		textArray(len(parked), func(i int) string { return strconv.FormatBool(parked[i].Behind) }),
-		textArray(len(parked), func(i int) string { return parked[i].Reason }))
+		textArray(len(parked), func(i int) string { return parked[i].Reason }), l.lease.Owner, l.server)
 	if err != nil {
 		return l.engine.explain("write a checkpoint", err)
 	}

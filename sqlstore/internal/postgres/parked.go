@@ -27,10 +27,7 @@ func (l *log) Released(ctx context.Context, limit int) ([]relay.Entry, error) {
 		if err := rows.Scan(r.dest()...); err != nil {
 			return nil, err
 		}
-		entry, err := r.entry()
-		if err != nil {
-			return nil, err
-		}
+		entry := r.entry()
 		entries = append(entries, entry)
 	}
 	return entries, l.engine.explain("read the parked events to retry", rows.Err())
@@ -47,6 +44,7 @@ func (l *log) Unpark(ctx context.Context, published []relay.Entry, again []relay
 		textArray(len(again), func(i int) string { return strconv.FormatInt(again[i].Seq, 10) }),
 		textArray(len(again), func(i int) string { return strconv.FormatBool(again[i].Behind) }),
 		textArray(len(again), func(i int) string { return again[i].Reason }),
+		l.lease.Owner, l.server,
 	}, &held)
 	if err != nil {
 		return nil, l.engine.explain("remove published events from the parked ones", err)
@@ -73,9 +71,7 @@ func (e *Engine) Parked(ctx context.Context, f relay.ParkedFilter, limit int) ([
 			if err := rows.Scan(append(append([]any{&p.Destination}, r.dest()...), &p.Behind, &p.Reason, &p.At, &p.Retrying)...); err != nil {
 				return err
 			}
-			if p.Entry, err = r.entry(); err != nil {
-				return err
-			}
+			p.Entry = r.entry()
 			list = append(list, p)
 		}
 		return rows.Err()

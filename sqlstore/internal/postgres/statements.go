@@ -14,6 +14,7 @@ type statements struct {
 	renew      string
 	release    string
 	newest     string
+	reused     string
 	checkpoint string
 	trim       string
 	parkedKeys string
@@ -37,9 +38,9 @@ SELECT e.time, e.slot, e.id, e.type, e.version, e.source, nullif(e.key, ''), nul
 FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::text[], $12::text[]) AS e (` + eventColumns + `)`),
 
-		// Keys come sorted, so that two transactions can't wait for each other. 0x73757265 is "sure": a class of
-		// locks of our own.
-		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, hashtext(k))) FROM unnest($1::text[]) AS k`,
+		// In the order of the hashes, so that two transactions can't wait for each other. 0x73757265 is "sure": a
+		// class of locks of our own.
+		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
 		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
@@ -54,20 +55,29 @@ RETURNING epoch`),
 		holder: c.expand(`SELECT owner, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint FROM ${lease} WHERE destination = $1 AND lane = $2::int`),
 
 		renew: c.expand(`UPDATE ${lease} SET expires_at = clock_timestamp() + make_interval(secs => $4::bigint / 1000.0)
-WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint`),
+WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $5`),
 
-		release: c.expand(`UPDATE ${lease} SET owner = '', expires_at = clock_timestamp() WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint`),
+		release: c.expand(`UPDATE ${lease} SET owner = '', expires_at = clock_timestamp()
+WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4`),
 
 		// Plan: Index Scan Backward on the primary key, one row.
 		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
 FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int ORDER BY epoch DESC, n DESC LIMIT 1`),
 
+		// Rows up to hot have transaction ids below next. Newer ones were written after the sequence had been set back.
+		// Plan: Index Scan Backward on outbox_seq, a hundred rows.
+		reused: c.expand(`SELECT coalesce(bool_or(tx >= $2::text::xid8), false), (SELECT ` + drawn + ` FROM ${sequence} s)
+FROM (SELECT tx FROM ${outbox} WHERE seq <= $1::bigint ORDER BY seq DESC LIMIT 100) newest`),
+
+		// The epoch is guarded together with the owner, since a failover that lost the tail gives out epochs twice;
+		// and the server is the one that the position was read from, since it means nothing on another.
+		//
 		// Position and parked events in one statement, under a lock on the lease's row: a relay that takes over waits
 		// for it, and one that lost its lease finds no row and writes nothing. The commit isn't flushed: if a crash
 		// loses it, the older checkpoint before it is as true, and events are only published again.
 		checkpoint: c.expand(`WITH held AS (
     SELECT epoch, set_config('synchronous_commit', 'off', true) FROM ${lease}
-    WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
+    WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $14 AND ` + serverIdentity + ` = $15 FOR SHARE
 ), park AS (
     INSERT INTO ${parked} (destination, seq, key, behind, reason, time, slot, id, type, version, source, correlation_id, causation_id, category, headers, data)
     SELECT $1, o.seq, coalesce(o.key, ''), p.behind, p.reason, o.time, o.slot, o.id, o.type, o.version, o.source, o.correlation_id, o.causation_id, o.category, o.headers, o.data
@@ -104,7 +114,8 @@ FROM candidates WHERE free AND slot % $2::int = $3::int ORDER BY seq LIMIT $4::i
 		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's
 		// epoch.
 		unpark: c.expand(`WITH held AS (
-    SELECT epoch FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint FOR SHARE
+    SELECT epoch FROM ${lease}
+    WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $10 AND ` + serverIdentity + ` = $11 FOR SHARE
 ), gone AS (
     DELETE FROM ${parked} p USING held WHERE p.destination = $1 AND (p.key, p.seq) IN (SELECT * FROM unnest($4::text[], $5::bigint[]))
 ), again AS (
@@ -126,6 +137,10 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::in
 	}
 }
 
+// drawn is the last number that the sequence has given out: while is_called is false, last_value is the next one, which
+// nobody has drawn.
+const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END`
+
 // serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is
 // an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
@@ -140,19 +155,21 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop
 // over probes of outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
 //
+// Transactions that this snapshot can't see either are not probed: all their rows would be scanned to find that none is
+// visible, and in a log that was restored into a younger cluster an id may belong to two transactions.
+//
 // $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot
 // or an empty string.
 //
 // In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has
-// had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple (while
-// is_called is false, last_value is the next number, which nobody has drawn); next, which
+// had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple; next, which
 // is evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
 func (c Config) readStatement(limit int) string {
 	n := strconv.Itoa(limit)
 	const columns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
        coalesce(category, ''), coalesce(headers::text, ''), data::text`
-	return c.expand(`SELECT 0 AS arm, CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
+	return c.expand(`SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
        ` + serverIdentity + ` AS version,
        '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
@@ -161,8 +178,9 @@ UNION ALL (
 SELECT 1, ` + columns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
         SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint ORDER BY o.tx, o.seq LIMIT ` + n + `) o
+    WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint
+    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq > $5::bigint AND o.seq <= $1::bigint
     OFFSET 0) stragglers
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
 ORDER BY seq LIMIT ` + n + `)

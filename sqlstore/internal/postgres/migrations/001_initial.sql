@@ -5,7 +5,7 @@
 CREATE TABLE ${outbox} (
     tx             xid8        NOT NULL DEFAULT pg_current_xact_id(),
     seq            bigint      NOT NULL GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME ${sequence} CACHE 1),
-    time           timestamptz NOT NULL,
+    time           timestamptz NOT NULL CHECK (time >= '0001-01-01 00:00+00' AND time < '9999-12-31 00:00+00'), -- what RFC 3339 can write
     slot           smallint    NOT NULL CHECK (slot BETWEEN 0 AND 1023),
     id             text        NOT NULL CHECK (octet_length(id) BETWEEN 1 AND 255),
     type           text        NOT NULL CHECK (octet_length(type) BETWEEN 1 AND 255),
@@ -15,7 +15,7 @@ CREATE TABLE ${outbox} (
     correlation_id text        CHECK (octet_length(correlation_id) BETWEEN 1 AND 255), -- NULL: the event's own id
     causation_id   text        CHECK (octet_length(causation_id) BETWEEN 1 AND 255),
     category       text        CHECK (category IN ('domain', 'integration', 'system')),
-    headers        json,       -- an object of strings
+    headers        json        CHECK (json_typeof(headers) = 'object'), -- of strings
     data           json        NOT NULL
 ) WITH (toast_tuple_target = 8160); -- keeps data of up to 8 KB in line: no second insert and no second index
 
@@ -116,6 +116,9 @@ BEGIN
         RAISE EXCEPTION 'surepost: category is %', quote_literal(category) USING ERRCODE = 'check_violation',
             HINT = 'Use domain, integration or system, or leave it out.';
     END IF;
+    IF "time" < '0001-01-01 00:00+00' OR "time" >= '9999-12-31 00:00+00' THEN
+        RAISE EXCEPTION 'surepost: time is %', "time" USING ERRCODE = 'check_violation', HINT = 'Use a year from 1 to 9998.';
+    END IF;
     IF data IS NULL THEN
         data := 'null';
     END IF;
@@ -130,9 +133,9 @@ BEGIN
         END IF;
         FOR header IN SELECT h.key AS k, json_typeof(h.value) AS kind, h.value #>> '{}' AS v FROM json_each(headers) h LOOP
             bytes := bytes + octet_length(header.k) + coalesce(octet_length(header.v), 0);
-            IF header.k = '' OR octet_length(header.k) > 255 OR starts_with(header.k, 'x-') OR header.kind <> 'string' THEN
+            IF header.k = '' OR octet_length(header.k) > 255 OR starts_with(header.k, 'x-') OR header.k IN ('CC', 'BCC') OR header.kind <> 'string' THEN
                 RAISE EXCEPTION 'surepost: header % can''t be sent', quote_literal(header.k) USING ERRCODE = 'check_violation',
-                    HINT = 'Keys are 1 to 255 bytes and don''t begin with x-, values are strings.';
+                    HINT = 'Keys are 1 to 255 bytes and don''t begin with x-, and aren''t CC or BCC; values are strings.';
             END IF;
         END LOOP;
         IF bytes > 32768 THEN
@@ -143,7 +146,7 @@ BEGIN
     IF coalesce(id, '') = '' THEN -- a UUIDv7: 48 bits of milliseconds, then random bits of a version 4
         id := encode(overlay(overlay(uuid_send(gen_random_uuid())
             PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6)
-            PLACING set_byte('\x00'::bytea, 0, 112 | (get_byte(uuid_send(gen_random_uuid()), 0) & 15)) FROM 7 FOR 1), 'hex')::uuid::text;
+            PLACING set_byte(decode('00', 'hex'), 0, 112 | (get_byte(uuid_send(gen_random_uuid()), 0) & 15)) FROM 7 FOR 1), 'hex')::uuid::text;
     END IF;
     hash := sha256(convert_to(coalesce(key, id), 'UTF8'));
     INSERT INTO ${outbox} (time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data)
