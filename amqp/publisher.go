@@ -129,6 +129,9 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	return p, nil
 }
 
+// Window returns how many events may be without an outcome; relay.New compares it with the relay's own.
+func (p *Publisher) Window() int { return p.cfg.Window }
+
 // Open connects to one of the nodes, declares or verifies the exchanges, and returns a session. Its errors are
 // [*ConnectError] and [*TopologyError], or say which request had no answer in time.
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {

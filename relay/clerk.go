@@ -1,12 +1,17 @@
 package relay
 
-import "context"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // clerk works with the log from a goroutine of its own, one request at a time, so that reading and storing go on
 // while events are sent.
 type clerk struct {
 	log      Log
-	requests chan func(context.Context) clerkResult
+	limit    time.Duration // of a request
+	requests chan clerkRequest
 	results  chan clerkResult
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -20,6 +25,7 @@ type clerkResult struct {
 	entries []Entry    // clerkReleased
 	stored  settlement // clerkStored
 	clear   []string   // clerkStored: keys without a parked event
+	keys    []string   // clerkParkedKeys
 }
 
 type clerkTask uint8
@@ -28,47 +34,70 @@ const (
 	clerkRead clerkTask = iota + 1
 	clerkReleased
 	clerkStored
+	clerkParkedKeys
 )
 
-func newClerk(ctx context.Context, log Log) *clerk {
+// newClerk returns a clerk whose requests fail after limit: the lease is renewed on another connection, so a log that
+// hangs must not keep the lane from other relays.
+func newClerk(ctx context.Context, log Log, limit time.Duration) *clerk {
 	ctx, cancel := context.WithCancel(ctx)
 	// One read and one store may be outstanding, so neither channel ever makes anybody wait.
 	c := &clerk{
-		log: log, cancel: cancel, done: make(chan struct{}),
-		requests: make(chan func(context.Context) clerkResult, 2), results: make(chan clerkResult, 2),
+		log: log, limit: limit, cancel: cancel, done: make(chan struct{}),
+		requests: make(chan clerkRequest, 2), results: make(chan clerkResult, 2),
 	}
-	go func() {
-		defer close(c.done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case request := <-c.requests:
-				c.results <- request(ctx)
-			}
-		}
-	}()
+	go c.work(ctx)
 	return c
 }
 
-func (c *clerk) read(limit int) {
-	c.requests <- func(ctx context.Context) clerkResult {
-		page, err := c.log.Read(ctx, limit)
-		return clerkResult{of: clerkRead, page: page, err: err}
+type clerkRequest struct {
+	of clerkTask
+	do func(context.Context) clerkResult
+}
+
+// work does one request after the other, and closes the log at the end. After a request that ran out of time the log
+// is left to the call that still uses it.
+func (c *clerk) work(ctx context.Context) {
+	defer close(c.done)
+	for {
+		select {
+		case <-ctx.Done():
+			closeLog(c.log)
+			return
+		case request := <-c.requests:
+			limited, cancel := context.WithTimeoutCause(ctx, c.limit, errLogHangs)
+			result, err := within(limited, func(ctx context.Context) (clerkResult, error) { return request.do(ctx), nil },
+				func(clerkResult) { closeLog(c.log) })
+			cancel()
+			if err != nil {
+				c.results <- clerkResult{of: request.of, err: err}
+				return
+			}
+			c.results <- result
+		}
 	}
 }
 
+var errLogHangs = errors.New("relay: the store's log didn't answer within the lease's time")
+
+func (c *clerk) read(limit int) {
+	c.requests <- clerkRequest{clerkRead, func(ctx context.Context) clerkResult {
+		page, err := c.log.Read(ctx, limit)
+		return clerkResult{of: clerkRead, page: page, err: err}
+	}}
+}
+
 func (c *clerk) released(limit int) {
-	c.requests <- func(ctx context.Context) clerkResult {
+	c.requests <- clerkRequest{clerkReleased, func(ctx context.Context) clerkResult {
 		entries, err := c.log.Released(ctx, limit)
 		return clerkResult{of: clerkReleased, entries: entries, err: err}
-	}
+	}}
 }
 
 // store writes the checkpoint first and removes released events after it, so that a key is never found free of parked
 // events while one is on its way into the store.
 func (c *clerk) store(s settlement) {
-	c.requests <- func(ctx context.Context) clerkResult {
+	c.requests <- clerkRequest{clerkStored, func(ctx context.Context) clerkResult {
 		result := clerkResult{of: clerkStored, stored: s}
 		if s.at != nil {
 			if result.err = c.log.Checkpoint(ctx, s.at, s.parked); result.err != nil {
@@ -79,14 +108,32 @@ func (c *clerk) store(s settlement) {
 			result.clear, result.err = c.log.Unpark(ctx, s.published, s.again, s.keys)
 		}
 		return result
+	}}
+}
+
+// parkedKeys asks for the parked keys and waits for them. Nothing else may be outstanding.
+func (c *clerk) parkedKeys(ctx context.Context) ([]string, error) {
+	c.requests <- clerkRequest{clerkParkedKeys, func(ctx context.Context) clerkResult {
+		keys, err := c.log.ParkedKeys(ctx)
+		return clerkResult{of: clerkParkedKeys, keys: keys, err: err}
+	}}
+	select {
+	case result := <-c.results:
+		return result.keys, result.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
 
-// close ends the clerk and its log.
+// close ends the clerk, which closes its log.
 func (c *clerk) close() {
 	c.cancel()
 	<-c.done
+}
+
+// closeLog closes a log that is of no use any more, whatever comes of it.
+func closeLog(l Log) {
 	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = c.log.Close(closing) // it is of no use any more, whatever the error
+	_, _ = within(closing, errorOnly(l.Close), nil)
 }

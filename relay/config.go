@@ -26,11 +26,12 @@ type Config struct {
 	LeaseTTL time.Duration
 
 	// PageEvents is how many events one read of the log returns at most. Default 250: progress is stored by pages, so
-	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to 10,000.
+	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to
+	// 10,000.
 	PageEvents int
 
-	// BufferEvents is how many events are read and not yet settled at most. Default 4000, and at least four pages, so that keys behind a slow one still find others' events to
-	// send.
+	// BufferEvents is how many events are read and not yet settled at most. Default 4000, and at least four pages, so
+	// that keys behind a slow one still find others' events to send.
 	BufferEvents int
 
 	// BufferBytes is how much data (Event.Data) is read and not yet settled, at most and roughly: pages become smaller

@@ -55,7 +55,7 @@ func (k *keeper) run(ctx context.Context) error {
 			return ErrLeaseLost
 		}
 		attempt, cancel := context.WithTimeout(ctx, left)
-		err := k.store.Renew(attempt, k.lease, k.ttl)
+		_, err := within(attempt, errorOnly(func(ctx context.Context) error { return k.store.Renew(ctx, k.lease, k.ttl) }), nil)
 		cancel()
 		switch {
 		case err == nil:

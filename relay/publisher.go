@@ -6,6 +6,9 @@ import (
 )
 
 // Publisher connects to a broker. It is implemented by amqp.Publisher. Open may be called by several goroutines.
+//
+// A publisher that limits the events without an outcome has a method Window() int, so that New can see that the relay's
+// window isn't larger.
 type Publisher interface {
 	// Open connects, makes sure that what it publishes to is there, and returns a session. It gives up when ctx ends.
 	Open(ctx context.Context) (Session, error)

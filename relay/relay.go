@@ -33,6 +33,10 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	if publisher == nil {
 		err = errors.Join(err, errors.New("relay: no publisher: pass an amqp.Publisher"))
 	}
+	if w, ok := publisher.(interface{ Window() int }); ok && w.Window() < config.WindowEvents {
+		err = errors.Join(err, fmt.Errorf("relay: Config.WindowEvents is %d, and the publisher allows %d events without an outcome: lower the one or raise the other",
+			config.WindowEvents, w.Window()))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,11 +121,13 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	attempt, cancel := context.WithTimeout(ctx, r.config.LeaseTTL)
 	defer cancel()
-	if err := r.store.Check(attempt); err != nil {
+	if _, err := within(attempt, errorOnly(r.store.Check), nil); err != nil {
 		return err
 	}
 	asked := time.Now()
-	lease, err := r.store.Acquire(attempt, r.lane, r.config.Owner, r.config.LeaseTTL)
+	lease, err := within(attempt, func(ctx context.Context) (Lease, error) {
+		return r.store.Acquire(ctx, r.lane, r.config.Owner, r.config.LeaseTTL)
+	}, nil) // a lease that comes late runs out
 	if err != nil {
 		return err
 	}
@@ -138,7 +144,8 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 		<-kept
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // a courtesy to standbys, which wait for the expiry otherwise
 		defer cancel()
-		if err := r.store.Release(release, lease); err != nil {
+		_, err := within(release, errorOnly(func(ctx context.Context) error { return r.store.Release(ctx, lease) }), nil)
+		if err != nil {
 			log.Warn("the lease wasn't released: it runs out by itself", "err", err)
 		}
 	}()

@@ -24,15 +24,19 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	defer opened()
 	defer context.AfterFunc(stop, opened)()
 
-	l, err := r.store.Open(opening, lease)
+	// The lease is renewed on a connection of its own: without a limit here, a log that hangs would keep the lane
+	// from others for ever.
+	reading, read := context.WithTimeout(opening, r.config.LeaseTTL)
+	defer read()
+	l, err := within(reading, func(ctx context.Context) (Log, error) { return r.store.Open(ctx, lease) }, closeLog)
 	if err != nil {
-		return err
+		return fmt.Errorf("relay: open the log: %w", err)
 	}
-	clerk := newClerk(ctx, l)
+	clerk := newClerk(ctx, l, r.config.LeaseTTL)
 	defer clerk.close()
-	keys, err := l.ParkedKeys(opening)
+	keys, err := clerk.parkedKeys(reading)
 	if err != nil {
-		return err
+		return fmt.Errorf("relay: read the parked keys: %w", err)
 	}
 	session, err := r.publisher.Open(opening)
 	if err != nil {
@@ -48,8 +52,8 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	p := &pump{
 		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
 		stream: newStream(r.config.policy(), suspects, keys), poll: r.config.PollBusy,
+		eventBytes: r.config.BufferBytes / (3 * r.config.PageEvents), // begin with a small page: who knows how large they are
 	}
-	p.window, p.page = suspects.window(r.config.WindowEvents, r.config.PageEvents)
 	err = p.loop(ctx, stop)
 	if errors.Is(err, ErrRefused) {
 		suspects.refused(p.stream.inFlight(), p.stream.proven, err.Error())
@@ -93,6 +97,7 @@ func (p *pump) loop(ctx, stop context.Context) error {
 	stopped := stop.Done()
 	for {
 		now := time.Now()
+		p.window, p.page = p.suspects.window(p.relay.config.WindowEvents, p.relay.config.PageEvents)
 		if !p.keeper.valid() {
 			return ErrLeaseLost
 		}
@@ -252,7 +257,6 @@ func (p *pump) settle(batch []Outcome) error {
 		}
 		p.suspects.settled(entry.Seq)
 	}
-	p.window, p.page = p.suspects.window(p.relay.config.WindowEvents, p.relay.config.PageEvents)
 	p.relay.update(func(rp *Report) {
 		rp.Published += int64(confirmed)
 		rp.Retries += int64(retries)
@@ -283,6 +287,9 @@ func (p *pump) take(result clerkResult) error {
 			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
 		}
 		p.exhausted = !result.page.Full
+		if p.exhausted && p.stream.open == 0 {
+			p.suspects.clear() // whatever was in flight has been settled, or isn't there any more
+		}
 		switch {
 		case result.page.Full, p.woken: // what was committed after the read may be there
 			p.readAt = now

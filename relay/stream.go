@@ -225,6 +225,7 @@ func (s *stream) backoff(tries int) time.Duration {
 // finish settles a confirmed item and lets the next of its key go.
 func (s *stream) finish(it *item) {
 	s.close(it)
+	it.entry.Event.Data, it.entry.Event.Headers = nil, nil // its page may stay for long, behind one that isn't settled
 	s.proven = true
 	s.release()
 	key := it.entry.Event.Key
@@ -254,6 +255,7 @@ func (s *stream) parkKey(it *item, reason string) {
 
 func (s *stream) park(it *item, behind bool, reason string) {
 	it.page.parked = append(it.page.parked, Parked{Entry: *it.entry, Behind: behind, Reason: reason})
+	s.suspects.forget(it.entry.Seq)
 	if key := it.entry.Event.Key; key != "" {
 		s.parked[key] = true
 	}
@@ -264,7 +266,7 @@ func (s *stream) close(it *item) {
 	s.bytes -= it.entry.bytes()
 	it.page.open--
 	if it.page.open == 0 && !it.page.released {
-		it.page.entries = nil // the page may stay for long, behind one that isn't settled
+		it.page.entries = nil
 	}
 }
 

@@ -68,3 +68,9 @@ func (s *suspects) hold(seq int64) bool {
 	it := s.bySeq[seq]
 	return it != nil && it.alone
 }
+
+// forget takes in that an event isn't to be sent any more: it was parked behind another.
+func (s *suspects) forget(seq int64) { delete(s.bySeq, seq) }
+
+// clear takes in that nothing is open any more.
+func (s *suspects) clear() { clear(s.bySeq) }
