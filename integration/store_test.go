@@ -307,3 +307,17 @@ func TestMigrationSQLIsTheSameAsMigrate(t *testing.T) {
 		t.Errorf("Migrate after the script applied %v, %v; want nothing", done, err)
 	}
 }
+
+// A handle with too few connections would leave a relay waiting for itself.
+func TestTooFewConnectionsAreFoundAtStart(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("postgres", harness.Postgres(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(2)
+	if err := sqlstore.New(db).Check(t.Context()); !errors.Is(err, relay.ErrHalt) || !strings.Contains(err.Error(), "SetMaxOpenConns") {
+		t.Errorf("%v, want a halt that names SetMaxOpenConns", err)
+	}
+}

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"time"
 
 	"github.com/surepost/surepost"
@@ -79,7 +80,16 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string
 
 // Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not
 // migrated is found before the first event.
-func (s *Store) Check(ctx context.Context) error { return s.engine.Check(ctx) }
+func (s *Store) Check(ctx context.Context) error {
+	const relayNeeds = 3 // the log's and the lease's for good, and one for everything else
+	if s.db != nil {
+		if most := s.db.Stats().MaxOpenConnections; most > 0 && most < relayNeeds {
+			return fmt.Errorf("sqlstore: %w: the *sql.DB allows %d connections, and a relay on it needs %d: raise SetMaxOpenConns, "+
+				"or give the relay a *sql.DB of its own", relay.ErrHalt, most, relayNeeds)
+		}
+	}
+	return s.engine.Check(ctx)
+}
 
 // Acquire implements relay.Store.
 func (s *Store) Acquire(ctx context.Context, lane relay.Lane, owner string, ttl time.Duration) (relay.Lease, error) {
