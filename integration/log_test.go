@@ -710,3 +710,72 @@ func TestTheVeryFirstEventIsNotLost(t *testing.T) {
 		t.Error("a sequence that will give out 1 again wasn't noticed")
 	}
 }
+
+// A transaction with so many savepoints that its ids aren't listed one by one is found by range.
+func TestAStragglerAmongManySavepointsIsNotSkipped(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	box := newBox(t, store)
+	execSQL(t, pool, "CREATE TABLE other (n int)")
+	write(t, pool, box, numbered(1)...)
+	log, _ := openLog(t, store, "a")
+	readAll(t, log, 10)
+	tx := begin(t, pool)
+	for range 700 {
+		execTx(t, tx, "SAVEPOINT s")
+		execTx(t, tx, "INSERT INTO other VALUES (1)")
+		execTx(t, tx, "RELEASE s")
+	}
+	late := begin(t, pool) // its id lies above all of those
+	for _, tx := range []pgx.Tx{tx, late} {
+		if err := box.Write(t.Context(), tx, numbered(1)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readAll(t, log, 10); len(got) != 0 {
+		t.Fatalf("%d uncommitted events came", len(got))
+	}
+	for _, tx := range []pgx.Tx{late, tx} {
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(t, log, 10); len(got) != 1 {
+			t.Errorf("%d events came after a commit, want 1", len(got))
+		}
+	}
+}
+
+// What a successor has stored ends a lease that was held before, and a log that is opened again goes on counting.
+func TestReopeningALogKeepsTheNewestCheckpoint(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	write(t, pool, newBox(t, store), numbered(30)...)
+	log, old := openLog(t, store, "a")
+	for range 3 {
+		page, err := log.Read(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Checkpoint(t.Context(), page.After, nil); err != nil {
+			t.Fatal(err)
+		}
+		if log, err = store.Open(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close(context.Background()) })
+	}
+	if got := readAll(t, log, 10); len(got) != 0 {
+		t.Errorf("%d events came again", len(got))
+	}
+	next, lease := openLog(t, store, "a")
+	page, err := next.Read(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Checkpoint(t.Context(), page.After, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), old); !errors.Is(err, relay.ErrLeaseLost) || lease.Epoch == old.Epoch {
+		t.Errorf("the old lease: %v, want ErrLeaseLost", err)
+	}
+}
