@@ -31,7 +31,7 @@ func FuzzGlobOfALiteralMatchesItselfOnly(f *testing.F) {
 	f.Add("OrderCreated", "OrderCreate")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if strings.ContainsAny(a, "*?") || !utf8.ValidString(a) || !utf8.ValidString(b) {
-			t.Skip() // an event's fields are valid UTF-8
+			return // an event's fields are valid UTF-8
 		}
 		if !glob(a, a) || glob(a, b) != (a == b) || !glob("*"+a+"*", b+a+b) {
 			t.Errorf("glob is wrong about %q and %q", a, b)

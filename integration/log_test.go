@@ -254,13 +254,19 @@ func TestASequenceBehindTheCursorHaltsTheLane(t *testing.T) {
 	}
 
 	// The remedy is one that works.
-	remedy := err.Error()
-	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
-	execSQL(t, pool, strings.Split(remedy, "; ")...)
+	applyRemedy(t, pool, err)
 	log, _ = openLog(t, store, "a")
 	if got := readAll(t, log, 100); len(got) != 6 {
 		t.Errorf("%d events came after the remedy, want the 3 written since and the 3 that had their numbers before", len(got))
 	}
+}
+
+// applyRemedy runs what a halt says is to be run.
+func applyRemedy(t *testing.T, pool *pgxpool.Pool, halt error) {
+	t.Helper()
+	_, remedy, _ := strings.Cut(halt.Error(), "then run: ")
+	remedy, _, _ = strings.Cut(remedy, "; and start")
+	execSQL(t, pool, strings.Split(remedy, "; ")...)
 }
 
 // A sequence that was set back and has passed the cursor again must not go unnoticed either.
@@ -284,9 +290,7 @@ func TestASequenceThatWasSetBackWhileTheRelayWasDownHaltsTheLane(t *testing.T) {
 	if !errors.Is(err, relay.ErrHalt) {
 		t.Fatalf("open: %v, want a halt", err)
 	}
-	remedy := err.Error()
-	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
-	execSQL(t, pool, strings.Split(remedy, "; ")...)
+	applyRemedy(t, pool, err)
 	log, _ = openLog(t, store, "a")
 	if got := readAll(t, log, 100); len(got) != 40 {
 		t.Errorf("%d events came after the remedy, want all 40", len(got))
@@ -321,9 +325,7 @@ func TestTheRemedyHoldsInAYoungerCluster(t *testing.T) {
 	if !errors.Is(err, relay.ErrHalt) {
 		t.Fatalf("%v, want a halt", err)
 	}
-	remedy := err.Error()
-	remedy = remedy[strings.Index(remedy, "SELECT setval"):strings.Index(remedy, "; and start")]
-	execSQL(t, to, strings.Split(remedy, "; ")...)
+	applyRemedy(t, to, err)
 	restored, _ = openLog(t, toStore, "a")
 	if got := readAll(t, restored, 100); len(got) != 10 {
 		t.Errorf("%d events came after the remedy, want the 5 new ones and the 5 that had their numbers before", len(got))
