@@ -109,6 +109,12 @@ func (r *Relay) Run(ctx context.Context) error {
 		default:
 			r.setState(Standby)
 			r.failed(log, "not leading", err)
+			var given *givenAwayError
+			if errors.As(err, &given) { // longer than a standby takes to look again, or this relay would be the first
+				sleep(ctx, r.config.LeaseTTL/2)
+				pause.reset()
+				continue
+			}
 			if time.Since(began) > r.config.LeaseTTL {
 				pause.reset()
 			}
@@ -170,7 +176,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 			pause.reset()
 		}
 		if time.Since(failing) > 2*r.config.LeaseTTL {
-			return fmt.Errorf("relay: giving the lane to another relay, which may reach what this one can't: %w", err)
+			return &givenAwayError{err}
 		}
 		wait, cancel := context.WithCancel(held)
 		stop := context.AfterFunc(ctx, cancel)
@@ -179,6 +185,15 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 		cancel()
 	}
 }
+
+// givenAwayError says that the lane was left to others after failing for long.
+type givenAwayError struct{ err error }
+
+func (e *givenAwayError) Error() string {
+	return "relay: giving the lane to another relay, which may reach what this one can't: " + e.err.Error()
+}
+
+func (e *givenAwayError) Unwrap() error { return e.err }
 
 func (r *Relay) failed(log *slog.Logger, what string, err error) {
 	log.Warn(what, "err", err)
