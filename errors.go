@@ -2,6 +2,7 @@ package surepost
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -42,7 +43,7 @@ func (e *EventError) Error() string {
 	case e.ID != "":
 		b.WriteString(quoteShort(e.ID))
 	default:
-		b.WriteString("#" + itoa(e.Index))
+		b.WriteString("#" + strconv.Itoa(e.Index))
 	}
 	if e.Type != "" {
 		b.WriteString(" of type " + quoteShort(e.Type))

@@ -137,5 +137,3 @@ func quoteShort(s string) string {
 	}
 	return strconv.Quote(s)
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

@@ -104,7 +104,7 @@ func (c *clerk) store(s settlement) {
 				return result
 			}
 		}
-		if len(s.published)+len(s.again)+len(s.keys) > 0 {
+		if s.released() {
 			result.clear, result.err = c.log.Unpark(ctx, s.published, s.again, s.keys)
 		}
 		return result

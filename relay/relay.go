@@ -148,7 +148,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	defer func() {
 		end()
 		<-kept
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // a courtesy to standbys, which wait for the expiry otherwise
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout) // a courtesy to standbys, which wait for the expiry otherwise
 		defer cancel()
 		_, err := within(release, errorOnly(func(ctx context.Context) error { return r.store.Release(ctx, lease) }), nil)
 		if err != nil {
@@ -213,12 +213,18 @@ type backoff struct {
 }
 
 func (b *backoff) next() time.Duration {
-	d := b.min << min(b.tries, 20)
-	if d > b.max || d <= 0 {
-		d = b.max
-	}
+	d := doubled(b.min, b.max, b.tries)
 	b.tries++
 	return b.min/2 + rand.N(d)
+}
+
+// doubled returns least, doubled as often as times says, and at most most.
+func doubled(least, most time.Duration, times int) time.Duration {
+	d := least << min(times, 20)
+	if d > most || d <= 0 { // the shift may overflow
+		return most
+	}
+	return d
 }
 
 func (b *backoff) reset() { b.tries = 0 }

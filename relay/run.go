@@ -176,12 +176,8 @@ func (p *pump) ask(now time.Time) {
 	config := &p.relay.config
 	if !p.storing {
 		p.pending = p.pending.join(p.stream.settled())
-		urgent := len(p.pending.parked) > 0 || len(p.pending.keys) > 0 || len(p.pending.published) > 0 || len(p.pending.again) > 0
-		if !p.pending.empty() && (urgent || now.Sub(p.storedAt) >= config.CheckpointInterval) {
-			p.storing = true
-			p.storedAt = now
-			p.clerk.store(p.pending)
-			p.pending = settlement{}
+		if !p.pending.empty() && (p.pending.urgent() || now.Sub(p.storedAt) >= config.CheckpointInterval) {
+			p.store(now)
 		}
 	}
 	if p.draining || p.reading {
@@ -196,6 +192,13 @@ func (p *pump) ask(now time.Time) {
 		p.reading, p.woken = true, false
 		p.clerk.read(p.limit())
 	}
+}
+
+// store gives the clerk what was settled.
+func (p *pump) store(now time.Time) {
+	p.storing, p.storedAt = true, now
+	p.clerk.store(p.pending)
+	p.pending = settlement{}
 }
 
 // limit returns how many events to read at once: a few where a page like the last ones would take more than a quarter
@@ -386,9 +389,7 @@ func (p *pump) flush(ctx context.Context) error {
 			if p.pending.empty() {
 				return nil
 			}
-			p.storing = true
-			p.clerk.store(p.pending)
-			p.pending = settlement{}
+			p.store(time.Now())
 		}
 		select {
 		case result := <-p.clerk.results:

@@ -63,7 +63,6 @@ type item struct {
 	tries  int
 	next   *item // of the same key
 	wakeAt time.Time
-	index  int  // in waiting
 	freed  bool // a suspect that is to be held back no more
 }
 
@@ -215,10 +214,7 @@ func (s *stream) settle(o Outcome, now time.Time) (entry *Entry, again bool, err
 // backoff returns the pause after a number of tries: it doubles, with jitter of a half, so that keys that failed
 // together don't come back together.
 func (s *stream) backoff(tries int) time.Duration {
-	d := s.policy.backoffMin << min(tries-1, 20)
-	if d > s.policy.backoffMax || d <= 0 {
-		d = s.policy.backoffMax
-	}
+	d := doubled(s.policy.backoffMin, s.policy.backoffMax, tries-1)
 	return d/2 + time.Duration(s.policy.jitter()*float64(d/2))
 }
 
@@ -281,9 +277,13 @@ type settlement struct {
 	keys      []string
 }
 
-func (s settlement) empty() bool {
-	return s.at == nil && len(s.keys) == 0 && len(s.published) == 0 && len(s.again) == 0
-}
+func (s settlement) empty() bool { return s.at == nil && !s.released() }
+
+// released reports whether it has anything about released entries.
+func (s settlement) released() bool { return len(s.published)+len(s.again)+len(s.keys) > 0 }
+
+// urgent reports whether it is more than a new position: an operator looks for it, or others wait for it.
+func (s settlement) urgent() bool { return len(s.parked) > 0 || s.released() }
 
 // settled takes the settled pages off the front.
 func (s *stream) settled() settlement {
@@ -394,8 +394,8 @@ type waitingHeap []*item
 
 func (h waitingHeap) Len() int           { return len(h) }
 func (h waitingHeap) Less(i, j int) bool { return h[i].wakeAt.Before(h[j].wakeAt) }
-func (h waitingHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].index, h[j].index = i, j }
-func (h *waitingHeap) Push(x any)        { it := x.(*item); it.index = len(*h); *h = append(*h, it) }
+func (h waitingHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *waitingHeap) Push(x any)        { *h = append(*h, x.(*item)) }
 func (h *waitingHeap) Pop() any {
 	old := *h
 	it := old[len(old)-1]

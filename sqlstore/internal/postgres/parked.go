@@ -27,8 +27,7 @@ func (l *log) Released(ctx context.Context, limit int) ([]relay.Entry, error) {
 		if err := rows.Scan(r.dest()...); err != nil {
 			return nil, err
 		}
-		entry := r.entry()
-		entries = append(entries, entry)
+		entries = append(entries, r.entry())
 	}
 	return entries, l.engine.explain("read the parked events to retry", rows.Err())
 }
