@@ -8,8 +8,8 @@ type Item struct {
 	Stock int64 // on hand when the inventory service starts for the first time
 }
 
-// catalog is what the shop sells. Three pieces each of the five dearest items stay below orderLimitCents: only orders that were
-// meant to be refused are.
+// catalog is what the shop sells. Three pieces each of the five dearest items stay below orderLimitCents: only orders
+// that were meant to be refused are.
 var catalog = []Item{
 	{"tea-assam", "Assam, loose leaf, 250 g", 1190, 200_000},
 	{"tea-sencha", "煎茶 Sencha, 100 g", 1490, 200_000},

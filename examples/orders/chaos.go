@@ -13,8 +13,8 @@ type kill struct {
 	service string
 }
 
-// killPlan kills the relay three times and the inventory service twice. The inventory comes last: a relay that was killed publishes its last events again, and that
-// would make up for what a consumer lost before.
+// killPlan kills the relay three times and the inventory service twice. The inventory comes last: a relay that was
+// killed publishes its last events again, and that would make up for what a consumer lost before.
 var killPlan = []kill{{0.15, "relay"}, {0.30, "inventory"}, {0.40, "relay"}, {0.50, "relay"}, {0.80, "inventory"}}
 
 // chaos carries out the plan while orders are posted.
@@ -37,8 +37,8 @@ func newChaos(orders int, posted func() int64, services map[string]*service, say
 // place returns at how many posted orders a kill is due.
 func (c *chaos) place(k int) int { return int(killPlan[k].at * float64(c.orders)) }
 
-// gate holds an order back while the last kill but one is outstanding, so that a run with few orders has all of its kills in the midst of work,
-// too. In a long run nobody waits here.
+// gate holds an order back while the last kill but one is outstanding, so that a run with few orders has all of its
+// kills in the midst of work, too. In a long run nobody waits here.
 func (c *chaos) gate(ctx context.Context, order int) error {
 	for k := range killPlan[:len(killPlan)-1] {
 		if order < c.place(k+1) {
@@ -54,13 +54,16 @@ func (c *chaos) gate(ctx context.Context, order int) error {
 }
 
 const (
-	// workLimit is how long a service may take to be at work. A relay that was killed waits for the lease of its predecessor, which is 2 s.
+	// workLimit is how long a service may take to be at work. A relay that was killed waits for the lease of its
+	// predecessor, which is 2 s.
 	workLimit = 30 * time.Second
-	// burst is the time in which a few events show that a service is at work. A single one may be a late copy, after which all is quiet again.
+	// burst is the time in which a few events show that a service is at work. A single one may be a late copy, after
+	// which all is quiet again.
 	burst = 250 * time.Millisecond
 )
 
-// run carries out the plan. It returns an error if a service didn't work when it was to be killed: a kill of an idle process shows nothing.
+// run carries out the plan. It returns an error if a service didn't work when it was to be killed: a kill of an idle
+// process shows nothing.
 func (c *chaos) run(ctx context.Context) error {
 	for k, due := range killPlan {
 		for c.posted() < int64(c.place(k)) {
@@ -83,7 +86,8 @@ func (c *chaos) run(ctx context.Context) error {
 	return nil
 }
 
-// awaitWork waits until the service has got on by a random number of events and is at work, and then for a random moment: it is hit in the midst of something.
+// awaitWork waits until the service has got on by a random number of events and is at work, and then for a random
+// moment: it is hit in the midst of something.
 func (c *chaos) awaitWork(ctx context.Context, s *service) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, workLimit, fmt.Errorf("%s was to be killed, but did no work within %v", s.name, workLimit))
 	defer cancel()

@@ -64,7 +64,8 @@ func (c *clients) post(ctx context.Context, orders []Order, count int, gate func
 // retryLimit is how long a client sends one order again. Nothing here takes the order service away for as long.
 const retryLimit = 30 * time.Second
 
-// postOne sends the order until it gets an answer that says what became of it. It may be sent again because its id is the client's: the service places it once.
+// postOne sends the order until it gets an answer that says what became of it. It may be sent again because its id is
+// the client's: the service places it once.
 func (c *clients) postOne(ctx context.Context, order Order) error {
 	body, err := json.Marshal(order)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
-// openDatabase opens a service's own database, and brings both Surepost's tables and the service's own up to date. Every service does this at every
-// start: migrations are idempotent.
+// openDatabase opens a service's own database, and brings both Surepost's tables and the service's own up to date.
+// Every service does this at every start: migrations are idempotent.
 func openDatabase(ctx context.Context, url, tables string, connections int32) (*pgxpool.Pool, *pgxstore.Store, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// facts are what the databases and the broker say at the end, and what the clients were answered. The reconciliation judges by nothing else.
+// facts are what the databases and the broker say at the end, and what the clients were answered. The reconciliation
+// judges by nothing else.
 type facts struct {
 	accepted map[string]bool // by order id, what the clients were answered: true for 201 and 200, false for 422
 	orders   []order

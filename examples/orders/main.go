@@ -1,10 +1,11 @@
-// Orders is Surepost at work: an order service that takes orders by HTTP, an inventory and a notification service, each with a PostgreSQL database of its
-// own, and a relay that publishes their events to RabbitMQ.
+// Orders is Surepost at work: an order service that takes orders by HTTP, an inventory and a notification service,
+// each with a PostgreSQL database of its own, and a relay that publishes their events to RabbitMQ.
 //
 //	go run ./examples/orders -n 20000
 //
-// It posts orders from a file, refuses a tenth of them after their event was written, kills the relay three times and the inventory twice with SIGKILL, delivers
-// messages twice, and then reads from the databases whether every order has changed the stock exactly once. It exits with 1 if anything is off.
+// It posts orders from a file, refuses a tenth of them after their event was written, kills the relay three times and
+// the inventory twice with SIGKILL, delivers messages twice, and then reads from the databases whether every order
+// has changed the stock exactly once. It exits with 1 if anything is off.
 //
 // The services are what a user of Surepost writes; read them first:
 //
@@ -15,8 +16,9 @@
 //	subscription.go          the consumer
 //	order.go, database.go    what they tell each other, and how they open their databases
 //
-// The rest is the stage: processes (role.go, process.go), the orders (catalog.go, orders_file.go), clients.go, what goes wrong (chaos.go, redelivery.go), the
-// end (settle.go, facts.go, reconcile.go) and what is shown of it (progress.go, report.go).
+// The rest is the stage: processes (role.go, process.go), the orders (catalog.go, orders_file.go), clients.go, what
+// goes wrong (chaos.go, redelivery.go), the end (settle.go, facts.go, reconcile.go) and what is shown of it
+// (progress.go, report.go).
 package main
 
 import (
@@ -85,8 +87,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, err
 }
 
-// run is the program but for its process. It returns the exit code: 0 if all is accounted for, 1 if not or if it couldn't be found out, 2 for a
-// wrong command line.
+// run is the program but for its process. It returns the exit code: 0 if all is accounted for, 1 if not or if it
+// couldn't be found out, 2 for a wrong command line.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {

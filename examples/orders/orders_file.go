@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// ordersFileVersion is part of the file's name. It changes with the generator, so that an older file isn't taken for the current one's.
+// ordersFileVersion is part of the file's name. It changes with the generator, so that an older file isn't taken for
+// the current one's.
 const ordersFileVersion = 1
 
 // ordersFileOrders is how many orders a file has at least; runs with fewer use the first ones.
@@ -73,12 +74,12 @@ func writeOrders(path string, seed uint64, count int) (err error) {
 	return os.Rename(file.Name(), path)
 }
 
-// customerCount is how many customers order. Few order much and many a little: the busiest one makes about 3 % of all orders, the
-// laziest 0.04 %.
+// customerCount is how many customers order. Few order much and many a little: the busiest one makes about 3 % of all
+// orders, the laziest 0.04 %.
 const customerCount = 500
 
-// generateOrders returns a function that returns one order after the other, the same ones for the same seed. Of each ten in a row one is
-// over the limit.
+// generateOrders returns a function that returns one order after the other, the same ones for the same seed. Of each
+// ten in a row one is over the limit.
 func generateOrders(seed uint64) func() Order {
 	r := rand.New(rand.NewPCG(seed, 0x6f7264657273)) // "orders"
 	customers := makeCustomers(r)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// startLimit bounds the start of a service: it waits for nothing but its database and the broker, which are there. Under the race detector
-// on a busy machine it takes seconds.
+// startLimit bounds the start of a service: it waits for nothing but its database and the broker, which are there.
+// Under the race detector on a busy machine it takes seconds.
 const startLimit = 60 * time.Second
 
 // stopLimit bounds a shutdown in good order. The consumer's own limit is 30 s.

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// progress tells what happens: a line that is written over and over on a terminal, lines now and then elsewhere. Times are since the
-// start. It is safe for concurrent use, and the services' logs go through it, so that they don't end up in the line.
+// progress tells what happens: a line that is written over and over on a terminal, lines now and then elsewhere.
+// Times are since the start. It is safe for concurrent use, and the services' logs go through it, so that they don't
+// end up in the line.
 type progress struct {
 	mu       sync.Mutex
 	w        io.Writer

@@ -37,7 +37,8 @@ type stockLine struct {
 	Sold, Expected, Found int64
 }
 
-// reconcile compares what the order service has committed with what the log, the inventory and the notifications made of it.
+// reconcile compares what the order service has committed with what the log, the inventory and the notifications made
+// of it.
 func reconcile(f facts) table {
 	t := table{Committed: len(f.orders)}
 	complain := func(n int, what string) {

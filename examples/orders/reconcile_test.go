@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// goodFacts are those of a run in which all went well: eight orders of two customers, of which two were refused, and one copy on each path.
+// goodFacts are those of a run in which all went well: eight orders of two customers, of which two were refused, and
+// one copy on each path.
 func goodFacts() facts {
 	f := facts{
 		accepted: map[string]bool{}, sold: map[string]int64{}, stock: map[string]int64{},

@@ -11,8 +11,9 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
-// redelivery delivers messages a second time, byte by byte the same, as brokers do after lost acknowledgements. It listens on the exchange with a queue of its
-// own and puts every twentieth message once more into the queues that had got it.
+// redelivery delivers messages a second time, byte by byte the same, as brokers do after lost acknowledgements. It
+// listens on the exchange with a queue of its own and puts every twentieth message once more into the queues that had
+// got it.
 type redelivery struct {
 	conn    *amqp091.Connection
 	channel *amqp091.Channel // to publish

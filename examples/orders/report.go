@@ -17,8 +17,8 @@ type outcome struct {
 	Took   time.Duration // from the first order posted until everything was settled
 }
 
-// writeJSON writes the outcome as one line. Received, duplicates and effects are those of the way from an order to its stock; inversions, lost and ghosts
-// are those of all paths.
+// writeJSON writes the outcome as one line. Received, duplicates and effects are those of the way from an order to
+// its stock; inversions, lost and ghosts are those of all paths.
 func (o outcome) writeJSON(w io.Writer) error {
 	stock := o.Paths[0]
 	inversions := 0

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// The program starts itself anew for every service: `orders service relay` is the relay. So each is a process of its own that can be killed.
+// The program starts itself anew for every service: `orders service relay` is the relay. So each is a process of its
+// own that can be killed.
 
 // services are the processes by their names.
 var services = map[string]func(context.Context, environment, *teller) error{
@@ -31,8 +32,8 @@ const serviceCommand = "service"
 // isService reports whether the program was started as a service.
 func isService(args []string) bool { return len(args) == 3 && args[1] == serviceCommand }
 
-// environment is where a service finds its database and the broker. It travels in environment variables: arguments, and the passwords in
-// them, are for everybody to see in ps.
+// environment is where a service finds its database and the broker. It travels in environment variables: arguments,
+// and the passwords in them, are for everybody to see in ps.
 type environment struct {
 	ordersDatabase       string
 	inventoryDatabase    string
@@ -67,13 +68,15 @@ func runService(name string) int {
 	}
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("service", name))
 
-	// Ctrl-C reaches all processes of the terminal at once; it is the parent's to say what happens then. SIGTERM asks to finish and end.
+	// Ctrl-C reaches all processes of the terminal at once; it is the parent's to say what happens then. SIGTERM asks
+	// to finish and end.
 	signal.Ignore(os.Interrupt)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 
-	// Standard input is a pipe from the parent that never says anything. It ends when the parent does, in whatever way, and no service
-	// outlives it. (Linux' PDEATHSIG does so only for the parent's thread, which Go may end at any time.)
+	// Standard input is a pipe from the parent that never says anything. It ends when the parent does, in whatever
+	// way, and no service outlives it. (Linux' PDEATHSIG does so only for the parent's thread, which Go may end at
+	// any time.)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
@@ -95,7 +98,8 @@ type report struct {
 	Done    int64  `json:"done,omitempty"`    // events published or handled, since it began
 }
 
-// teller tells the parent how the work goes: for the progress line, and so that the parent can kill a process that is at work. No check rests on it.
+// teller tells the parent how the work goes: for the progress line, and so that the parent can kill a process that is
+// at work. No check rests on it.
 type teller struct {
 	mu    sync.Mutex
 	to    *json.Encoder

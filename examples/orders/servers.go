@@ -10,7 +10,8 @@ import (
 	"github.com/surepost/surepost/harness"
 )
 
-// servers are a database for each service and a virtual host, on the servers that two variables name or that the harness finds.
+// servers are a database for each service and a virtual host, on the servers that two variables name or that the
+// harness finds.
 type servers struct {
 	environment
 	postgres *harness.PostgresServer

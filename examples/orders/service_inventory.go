@@ -18,7 +18,8 @@ import (
 
 const inventoryQueue = "inventory.orders"
 
-// Nothing in reservations is unique but its own number. An order that was handled twice would be there twice, for the reconciliation to find.
+// Nothing in reservations is unique but its own number. An order that was handled twice would be there twice, for the
+// reconciliation to find.
 const inventoryTables = copyTable + `
 CREATE TABLE IF NOT EXISTS stock (
 	sku     text PRIMARY KEY,
@@ -59,8 +60,9 @@ type inventory struct {
 	box *outbox.Outbox[pgx.Tx]
 }
 
-// reserve takes an order's items from stock. The inbox calls it with the transaction in which it noted the event: the note, the reservation, the
-// stock and the event that tells of it are committed together, once, however often the event is delivered.
+// reserve takes an order's items from stock. The inbox calls it with the transaction in which it noted the event: the
+// note, the reservation, the stock and the event that tells of it are committed together, once, however often the
+// event is delivered.
 func (s *inventory) reserve(ctx context.Context, tx pgx.Tx, event surepost.Event, order OrderCreated) error {
 	_, err := tx.Exec(ctx, `INSERT INTO reservations (event_id, order_id, customer_id, order_number) VALUES ($1, $2, $3, $4)`,
 		event.ID, order.ID, order.Customer.ID, order.Number)
@@ -81,8 +83,8 @@ func (s *inventory) reserve(ctx context.Context, tx pgx.Tx, event surepost.Event
 	return takeFromStock(ctx, tx, order.Lines)
 }
 
-// takeFromStock updates the items' rows: last in the transaction, since they are what all other orders wait for, and by ascending SKU, so that two
-// orders can't each hold what the other one needs.
+// takeFromStock updates the items' rows: last in the transaction, since they are what all other orders wait for, and
+// by ascending SKU, so that two orders can't each hold what the other one needs.
 func takeFromStock(ctx context.Context, tx pgx.Tx, lines []Line) error {
 	lines = slices.SortedFunc(slices.Values(lines), func(a, b Line) int { return cmp.Compare(a.SKU, b.SKU) })
 	batch := &pgx.Batch{}

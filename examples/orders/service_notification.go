@@ -10,10 +10,12 @@ import (
 	"github.com/surepost/surepost/inbox"
 )
 
-// The notification service writes to customers what became of their orders. It follows two services: one queue, two event types.
+// The notification service writes to customers what became of their orders. It follows two services: one queue, two
+// event types.
 //
-// What it does exactly once is to put a notification into its database. Sending it is an effect outside of the transaction, which Surepost
-// doesn't promise once: a sender would take the rows one by one, with a mail provider that knows idempotency keys.
+// What it does exactly once is to put a notification into its database. Sending it is an effect outside of the
+// transaction, which Surepost doesn't promise once: a sender would take the rows one by one, with a mail provider
+// that knows idempotency keys.
 
 const notificationQueue = "notification.events"
 

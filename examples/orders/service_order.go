@@ -17,8 +17,8 @@ import (
 	"github.com/surepost/surepost/outbox"
 )
 
-// The order service takes orders by HTTP. It knows nothing of RabbitMQ: an order and its event are written in one transaction,
-// and the relay does the rest.
+// The order service takes orders by HTTP. It knows nothing of RabbitMQ: an order and its event are written in one
+// transaction, and the relay does the rest.
 
 const orderTables = `
 CREATE TABLE IF NOT EXISTS customers (
@@ -87,8 +87,9 @@ type orderService struct {
 // maxOrderBytes limits the body of a request. An order is about 500 bytes.
 const maxOrderBytes = 64 << 10
 
-// postOrder answers 201 when the order is committed, 200 when it was before, 422 when the shop refuses it, and 400 when it isn't
-// an order. After a 5xx, or no answer at all, the client can't know what happened, and sends the same order again.
+// postOrder answers 201 when the order is committed, 200 when it was before, 422 when the shop refuses it, and 400
+// when it isn't an order. After a 5xx, or no answer at all, the client can't know what happened, and sends the same
+// order again.
 func (s *orderService) postOrder(w http.ResponseWriter, r *http.Request) {
 	var order Order
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrderBytes)).Decode(&order); err != nil {
@@ -126,8 +127,9 @@ func (s *orderService) place(ctx context.Context, order Order) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		created := OrderCreated{Order: order, TotalCents: order.totalCents()}
 
-		// The first statement locks the customer's row until the commit. That serialises the orders of one customer, and so it is what
-		// gives the events of one key their order: Surepost publishes them in the order of their commits.
+		// The first statement locks the customer's row until the commit. That serialises the orders of one customer,
+		// and so it is what gives the events of one key their order: Surepost publishes them in the order of their
+		// commits.
 		err := tx.QueryRow(ctx, `
 			INSERT INTO customers (id, name, email, orders) VALUES ($1, $2, $3, 1)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, orders = customers.orders + 1
@@ -156,8 +158,8 @@ func (s *orderService) place(ctx context.Context, order Order) error {
 			return err
 		}
 
-		// The limit is checked last on purpose, to show that the place doesn't matter: whatever makes the transaction fail, be it before
-		// or after the event was written, takes the event along.
+		// The limit is checked last on purpose, to show that the place doesn't matter: whatever makes the transaction
+		// fail, be it before or after the event was written, takes the event along.
 		if created.TotalCents > orderLimitCents {
 			return errOverLimit
 		}

@@ -14,12 +14,12 @@ import (
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
-// leaseTTL is short, because this program kills its relay and doesn't want to wait. Relay's default of 15 s is the better one where
-// a standby isn't all that matters.
+// leaseTTL is short, because this program kills its relay and doesn't want to wait. Relay's default of 15 s is the
+// better one where a standby isn't all that matters.
 const leaseTTL = 2 * time.Second
 
-// runRelay publishes what the order service and the inventory write, until ctx ends. It runs one relay per database; they share nothing
-// but the process and the settings of the publisher.
+// runRelay publishes what the order service and the inventory write, until ctx ends. It runs one relay per database;
+// they share nothing but the process and the settings of the publisher.
 func runRelay(ctx context.Context, env environment, tell *teller) error {
 	publisher, err := amqp.NewPublisher(amqp.PublisherConfig{
 		Connection: amqp.Connection{URLs: []string{env.amqp}, Name: "relay"},
@@ -54,7 +54,8 @@ func runRelay(ctx context.Context, env environment, tell *teller) error {
 	return runAll(ctx, relays)
 }
 
-// runAll runs the relays until ctx ends, or until one of them halts: that takes the others along, and somebody has to look.
+// runAll runs the relays until ctx ends, or until one of them halts: that takes the others along, and somebody has to
+// look.
 func runAll(ctx context.Context, relays []*relay.Relay) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

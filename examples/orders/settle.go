@@ -13,7 +13,8 @@ const (
 	settlePoll = 400 * time.Millisecond
 	// quietFor is how long nothing may have moved before all is taken to be settled.
 	quietFor = time.Second
-	// stallLimit is how long the end waits for what is still missing while nothing moves. What comes later is as good as lost.
+	// stallLimit is how long the end waits for what is still missing while nothing moves. What comes later is as good
+	// as lost.
 	stallLimit = 20 * time.Second
 )
 
@@ -32,7 +33,8 @@ func (s standing) complete() bool {
 		s.inventoryWaiting == 0 && s.notificationWaiting == 0 && s.copiesToCome == 0
 }
 
-// settle waits until everything that was written has had its effects, or until nothing moves any more though something is missing.
+// settle waits until everything that was written has had its effects, or until nothing moves any more though
+// something is missing.
 func (st *stage) settle(ctx context.Context, tick func()) error {
 	last, moved := standing{}, time.Now()
 	for {

@@ -19,8 +19,8 @@ type stage struct {
 	orders, inventory, notification *pgxpool.Pool // to look on
 }
 
-// play posts the orders, kills and re-delivers on the way, waits until all is settled and returns the reconciliation. When it
-// returns no process is left.
+// play posts the orders, kills and re-delivers on the way, waits until all is settled and returns the reconciliation.
+// When it returns no process is left.
 func play(ctx context.Context, env environment, orders []Order, clientCount int, progress *progress) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -41,7 +41,8 @@ func play(ctx context.Context, env environment, orders []Order, clientCount int,
 	}
 	took := time.Since(began)
 
-	// A shutdown in good order is part of the show: from here on nothing is at work, and what a queue holds is really left there.
+	// A shutdown in good order is part of the show: from here on nothing is at work, and what a queue holds is really
+	// left there.
 	var late []string
 	for _, name := range []string{"order-service", "relay", "inventory", "notification"} {
 		if err := st.services[name].stop(ctx); err != nil {
@@ -107,7 +108,8 @@ func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env e
 	}
 	st.progress.say("the order service, the inventory, the notification service and the relay run")
 
-	// The relays find nothing for a while, as they do wherever a service is new: an empty log is a place to begin from like any other.
+	// The relays find nothing for a while, as they do wherever a service is new: an empty log is a place to begin
+	// from like any other.
 	select {
 	case <-time.After(idleFor):
 		return nil

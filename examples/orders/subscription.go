@@ -15,7 +15,8 @@ import (
 // workers is how many events a consumer handles at once. Each needs a connection of the pool.
 const workers = 8
 
-// consume hands the queue's events to the inbox until ctx ends. The queue is bound to the types that the inbox has handlers for.
+// consume hands the queue's events to the inbox until ctx ends. The queue is bound to the types that the inbox has
+// handlers for.
 func consume(ctx context.Context, env environment, tell *teller, pool *pgxpool.Pool, in *inbox.Inbox[pgx.Tx], queue string) error {
 	var once sync.Once
 	consumer, err := amqp.NewConsumer(amqp.ConsumerConfig{
@@ -41,9 +42,9 @@ CREATE TABLE IF NOT EXISTS dropped_copies (
 	dropped_at timestamptz NOT NULL DEFAULT now()
 );`
 
-// copyCounter is an inbox that keeps books of the copies that it dropped. A service needs no such thing; this program does, since it wants to say how many
-// there were after the process that dropped them was killed. The row is committed before the message is acknowledged: a copy that was
-// acknowledged has been counted.
+// copyCounter is an inbox that keeps books of the copies that it dropped. A service needs no such thing; this program
+// does, since it wants to say how many there were after the process that dropped them was killed. The row is
+// committed before the message is acknowledged: a copy that was acknowledged has been counted.
 type copyCounter struct {
 	*inbox.Inbox[pgx.Tx]
 	pool *pgxpool.Pool
