@@ -42,6 +42,10 @@ type Config struct {
 	// more, and the client's bookkeeping costs more with each. The publisher must allow as many.
 	WindowEvents int
 
+	// Order says how strictly the order per key is kept when the broker doesn't take an event at once. Default
+	// StrictPerKey. Pipelined is for keys that see more events a second than one confirm at a time allows.
+	Order Order
+
 	// PollBusy and PollIdle are the shortest and longest wait before an exhausted log is read again; it grows from
 	// one to the other while nothing comes. Defaults 20 ms and 250 ms. Wake ends the wait at once.
 	PollBusy, PollIdle time.Duration
@@ -71,6 +75,21 @@ type Config struct {
 	// Hooks are told of what happens. Default: none.
 	Hooks Hooks
 }
+
+// Order says how the order per key is kept while events wait for their confirms. Events of different keys never wait
+// for each other.
+type Order uint8
+
+const (
+	// StrictPerKey has at most one unconfirmed event per key: whatever the broker rejects or returns, nothing of its
+	// key overtakes it. A key's rate is one event per confirm, some hundreds to a few thousand a second.
+	StrictPerKey Order = iota
+	// Pipelined sends the events of a key without waiting for confirms, as fast as those of different keys. The order
+	// is kept too, unless the broker rejects, returns or refuses an event: then those of its key that were in flight
+	// with it, at most WindowEvents, may overtake it. Nothing more of the key is sent until that event is confirmed.
+	// Lost connections don't change the order of first occurrences.
+	Pipelined
+)
 
 // UnroutablePolicy says what happens to an event that no queue is bound for.
 type UnroutablePolicy uint8
@@ -142,6 +161,7 @@ func (c Config) validate() error {
 	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)
 	check(c.BufferBytes >= 1<<20, "BufferBytes is %d: use at least 1 MiB (1048576)", c.BufferBytes)
 	check(c.WindowEvents >= 1 && c.WindowEvents <= 65_535, "WindowEvents is %d: use 1 to 65535; 1024 is enough for RabbitMQ", c.WindowEvents)
+	check(c.Order <= Pipelined, "Order is %d: use StrictPerKey or Pipelined", c.Order)
 	check(c.PollBusy > 0 && c.PollIdle >= c.PollBusy, "PollBusy is %v and PollIdle is %v: use positive durations, the second not shorter than the first", c.PollBusy, c.PollIdle)
 	check(c.CheckpointInterval > 0, "CheckpointInterval is %v: use a positive duration", c.CheckpointInterval)
 	check(c.Unroutable <= AcceptUnroutable, "Unroutable is %d: use ParkUnroutable or AcceptUnroutable", c.Unroutable)

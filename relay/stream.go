@@ -12,7 +12,8 @@ import (
 // shell (run.go) feeds it with pages and outcomes, sends what next returns, and stores what settled returns.
 //
 // Its rules:
-//   - At most one event of a key is unconfirmed, so that neither a nack nor a return lets a later one overtake.
+//   - At most one event of a key is unconfirmed, so that neither a nack nor a return lets a later one overtake; with
+//     Pipelined only those may overtake that were in flight at the same time (see chain).
 //   - An event is sent again, after a pause, for as long as the broker rejects it; its key waits, others don't.
 //   - An event that can't be published is parked, and the later ones of its key behind it.
 //   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of
@@ -20,10 +21,10 @@ import (
 type stream struct {
 	policy   policy
 	pages    []*page
-	open     int              // entries that are neither confirmed nor parked
-	span     int              // entries of pages
-	bytes    int              // of data of the open entries
-	keys     map[string]*item // the last unsettled item of each key with any
+	open     int               // entries that are neither confirmed nor parked
+	span     int               // entries of pages
+	bytes    int               // of data of the open entries
+	keys     map[string]*chain // of each key with unsettled items
 	ready    queue
 	waiting  waitingHeap
 	held     []*item // suspects, until an event is published
@@ -36,6 +37,7 @@ type stream struct {
 
 // policy is what a stream needs of the configuration.
 type policy struct {
+	order                  Order
 	unroutable             UnroutablePolicy
 	unroutableTries        int
 	backoffMin, backoffMax time.Duration
@@ -43,7 +45,7 @@ type policy struct {
 }
 
 func (c Config) policy() policy {
-	return policy{c.Unroutable, c.UnroutableTries, c.BackoffMin, c.BackoffMax, rand.Float64}
+	return policy{c.Order, c.Unroutable, c.UnroutableTries, c.BackoffMin, c.BackoffMax, rand.Float64}
 }
 
 // page is a batch of entries that is settled as a whole.
@@ -58,16 +60,19 @@ type page struct {
 
 // item is an entry on its way.
 type item struct {
-	entry  *Entry
-	page   *page
-	tries  int
-	next   *item // of the same key
-	wakeAt time.Time
-	freed  bool // a suspect that is to be held back no more
+	entry      *Entry
+	page       *page
+	tries      int
+	state      itemState
+	chain      *chain // nil without a key
+	prev, next *item  // of the chain
+	wakeAt     time.Time
+	freed      bool   // a suspect that is to be held back no more
+	refusal    string // why it can never be published
 }
 
 func newStream(p policy, suspects *suspects, parkedKeys []string) *stream {
-	s := &stream{policy: p, keys: map[string]*item{}, flying: map[uint64]*item{}, parked: map[string]bool{}, suspects: suspects}
+	s := &stream{policy: p, keys: map[string]*chain{}, flying: map[uint64]*item{}, parked: map[string]bool{}, suspects: suspects}
 	for _, k := range parkedKeys {
 		s.parked[k] = true
 	}
@@ -82,8 +87,10 @@ func (s *stream) add(p Page) {
 	pg := &page{after: p.After, count: len(p.Entries), entries: p.Entries}
 	s.pages = append(s.pages, pg)
 	s.span += pg.count
+	items := make([]item, len(pg.entries))
 	for i := range pg.entries {
-		it := &item{entry: &pg.entries[i], page: pg}
+		it := &items[i]
+		it.entry, it.page = &pg.entries[i], pg
 		if s.parked[it.entry.Event.Key] {
 			s.park(it, true, "waits behind a parked event of its key")
 			continue
@@ -128,53 +135,102 @@ func (s *stream) begin(it *item) {
 	s.enqueue(it)
 }
 
-// enqueue makes the item ready, or lets it wait for the items of its key before it.
+// enqueue puts the item behind those of its key, and makes it ready if it needn't wait for them.
 func (s *stream) enqueue(it *item) {
 	key := it.entry.Event.Key
 	if key == "" {
-		s.ready.push(it)
+		s.push(it)
 		return
 	}
-	last := s.keys[key]
-	s.keys[key] = it
-	if last != nil {
-		last.next = it
-		return
+	c := s.keys[key]
+	if c == nil {
+		c = &chain{}
+		s.keys[key] = c
 	}
+	c.append(it)
+	if c.first == it || s.policy.order == Pipelined && !c.stalled {
+		s.push(it)
+	}
+}
+
+func (s *stream) push(it *item) {
+	it.state = queued
 	s.ready.push(it)
 }
 
 // next returns the entry to be sent now, under a new tag, or nil if none is.
 func (s *stream) next(now time.Time) (uint64, *Entry) {
 	for len(s.waiting) > 0 && !s.waiting[0].wakeAt.After(now) {
-		s.ready.push(heap.Pop(&s.waiting).(*item))
+		s.push(heap.Pop(&s.waiting).(*item))
 	}
-	it := s.ready.pop()
-	for it != nil {
-		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
-			s.parkKey(it, reason)
-		} else if !s.proven && !it.freed && s.suspects.hold(it.entry.Seq) {
-			s.held = append(s.held, it)
-		} else {
-			break
+	for it := s.ready.pop(); it != nil; it = s.ready.pop() {
+		if it.state != queued {
+			continue // parked meanwhile
 		}
-		it = s.ready.pop()
+		if !it.chain.mayGo(it) {
+			it.state = unsent // resume makes it ready again
+			continue
+		}
+		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
+			s.refuse(it, reason)
+			continue
+		}
+		if !s.proven && !it.freed && s.suspects.hold(it.entry.Seq) {
+			s.hold(it)
+			continue
+		}
+		it.state = flying
+		if it.chain != nil {
+			it.chain.flying++
+		}
+		s.lastTag++
+		s.flying[s.lastTag] = it
+		return s.lastTag, it.entry
 	}
-	if it == nil {
-		return 0, nil
-	}
-	s.lastTag++
-	s.flying[s.lastTag] = it
-	return s.lastTag, it.entry
+	return 0, nil
 }
 
-// release makes the held entries ready.
+// hold keeps the item, and what is behind it, back until release.
+func (s *stream) hold(it *item) {
+	it.state = held
+	s.held = append(s.held, it)
+	if it.chain != nil {
+		it.chain.stalled = true
+	}
+}
+
+// release lets the held entries go.
 func (s *stream) release() {
 	for _, it := range s.held {
 		it.freed = true
-		s.ready.push(it)
+		switch {
+		case it.chain == nil:
+			s.push(it)
+		case it.chain.first == it:
+			it.state = unsent
+			s.resume(it.chain)
+		default:
+			it.state = unsent // it goes when those before it are settled
+		}
 	}
 	s.held = nil
+}
+
+// resume lets a chain go on of which nothing is in flight.
+func (s *stream) resume(c *chain) {
+	c.stalled = false
+	for it := c.first; it != nil; it = it.next {
+		switch it.state {
+		case held:
+			c.stalled = true
+			return
+		case unsent, failed:
+			s.push(it)
+		}
+		if s.policy.order == StrictPerKey {
+			return
+		}
+	}
 }
 
 // wakeAt returns when a waiting entry is due; zero if none waits.
@@ -192,23 +248,55 @@ func (s *stream) settle(o Outcome, now time.Time) (entry *Entry, again bool, err
 		return nil, false, fmt.Errorf("relay: the publisher reported an outcome (%s) for tag %d, which isn't in flight", o.Status, o.Tag)
 	}
 	delete(s.flying, o.Tag)
+	if it.chain != nil {
+		it.chain.flying--
+	}
 	it.tries++
 	switch {
 	case o.Status == Confirmed, o.Status == Unroutable && s.policy.unroutable == AcceptUnroutable:
 		s.finish(it)
 	case o.Status == Rejected,
 		o.Status == Unroutable && it.tries < s.policy.unroutableTries:
-		it.wakeAt = now.Add(s.backoff(it.tries))
-		heap.Push(&s.waiting, it)
+		s.fail(it, now)
 		return it.entry, true, nil
 	case o.Status == Unroutable:
-		s.parkKey(it, fmt.Sprintf("unroutable after %d tries: %s", it.tries, o.Reason))
+		s.refuse(it, fmt.Sprintf("unroutable after %d tries: %s", it.tries, o.Reason))
 	case o.Status == Refused:
-		s.parkKey(it, o.Reason)
+		s.refuse(it, o.Reason)
 	default:
 		return nil, false, fmt.Errorf("relay: the publisher reported an unknown outcome %d", o.Status)
 	}
 	return it.entry, false, nil
+}
+
+// fail lets the item be sent again after a pause, and stalls its chain.
+func (s *stream) fail(it *item, now time.Time) {
+	it.state = failed
+	it.wakeAt = now.Add(s.backoff(it.tries))
+	if it.chain == nil {
+		s.pause(it)
+		return
+	}
+	it.chain.stalled = true
+	s.landed(it.chain)
+}
+
+func (s *stream) pause(it *item) {
+	it.state = paused
+	heap.Push(&s.waiting, it)
+}
+
+// landed goes on with a stalled chain once nothing of it is in flight any more.
+func (s *stream) landed(c *chain) {
+	if c.flying > 0 {
+		return
+	}
+	if c.refused != nil {
+		s.parkRest(c)
+	}
+	if c.first != nil && c.first.state == failed {
+		s.pause(c.first)
+	}
 }
 
 // backoff returns the pause after a number of tries: it doubles, with jitter of a half, so that keys that failed
@@ -218,35 +306,64 @@ func (s *stream) backoff(tries int) time.Duration {
 	return d/2 + time.Duration(s.policy.jitter()*float64(d/2))
 }
 
-// finish settles a confirmed item and lets the next of its key go.
+// finish settles a confirmed item and lets its chain go on.
 func (s *stream) finish(it *item) {
 	s.close(it)
 	it.entry.Event.Data, it.entry.Event.Headers = nil, nil // its page may stay for long, behind one that isn't settled
 	s.proven = true
 	s.release()
-	key := it.entry.Event.Key
-	if key == "" {
+	c := it.chain
+	if c == nil {
 		return
 	}
-	if it.next == nil {
-		delete(s.keys, key)
-		return
+	wasFirst := c.first == it
+	c.remove(it)
+	switch {
+	case c.first == nil:
+		delete(s.keys, it.entry.Event.Key)
+	case wasFirst && c.flying == 0 && c.refused == nil && (c.stalled || s.policy.order == StrictPerKey):
+		s.resume(c)
+	case c.stalled:
+		s.landed(c)
 	}
-	s.ready.push(it.next)
 }
 
-// parkKey parks the item and everything that has been read of its key behind it.
-func (s *stream) parkKey(it *item, reason string) {
-	s.close(it)
-	s.park(it, false, reason)
-	if it.entry.Event.Key == "" {
+// refuse parks an item that can never be published, and everything that has been read of its key behind it: as soon
+// as nothing of the key is in flight, since what is may yet be confirmed.
+func (s *stream) refuse(it *item, reason string) {
+	it.refusal = reason
+	c := it.chain
+	if c == nil {
+		s.close(it)
+		s.park(it, false, reason)
 		return
 	}
-	for n := it.next; n != nil; n = n.next {
-		s.close(n)
-		s.park(n, true, "waits behind event "+it.entry.Event.ID)
+	it.state = failed
+	c.stalled = true
+	if c.refused == nil {
+		c.refused = it
 	}
-	delete(s.keys, it.entry.Event.Key)
+	s.landed(c)
+}
+
+// parkRest parks a chain from its first refused item on.
+func (s *stream) parkRest(c *chain) {
+	culprit := c.refused
+	c.refused, c.last = nil, culprit.prev
+	if c.last == nil {
+		c.first = nil
+		delete(s.keys, culprit.entry.Event.Key)
+	} else {
+		c.last.next = nil
+	}
+	for it := culprit; it != nil; it = it.next {
+		s.close(it)
+		if it.refusal != "" {
+			s.park(it, false, it.refusal)
+		} else {
+			s.park(it, true, "waits behind event "+culprit.entry.Event.ID)
+		}
+	}
 }
 
 func (s *stream) park(it *item, behind bool, reason string) {
@@ -258,6 +375,7 @@ func (s *stream) park(it *item, behind bool, reason string) {
 }
 
 func (s *stream) close(it *item) {
+	it.state = settled
 	s.open--
 	s.bytes -= it.entry.bytes()
 	it.page.open--

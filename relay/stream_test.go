@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -135,22 +136,33 @@ func TestAReleasedKeyIsFreeOnlyWhenNothingOfItIsOnItsWayIntoParking(t *testing.T
 	}
 }
 
-// Random outcomes: whatever happens, no event of a key is sent before the one before it is confirmed, pages are
-// settled in order, and every event is either confirmed or parked when its page is settled.
+// Random outcomes: whatever happens, an event is sent only if all earlier ones of its key are confirmed or, with
+// Pipelined, in flight without a failure; pages are settled in order, and every event is either confirmed or parked
+// when its page is settled.
 func TestStreamUnderRandomOutcomes(t *testing.T) {
+	t.Run("StrictPerKey", func(t *testing.T) { streamUnderRandomOutcomes(t, StrictPerKey) })
+	t.Run("Pipelined", func(t *testing.T) { streamUnderRandomOutcomes(t, Pipelined) })
+}
+
+func streamUnderRandomOutcomes(t *testing.T, order Order) {
+	overlapped := 0
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		p := testPolicy()
-		p.jitter = rnd.Float64
+		p.order, p.jitter = order, rnd.Float64
 		s := newStream(p, newSuspects(), nil)
 		now := time.Unix(0, 0)
+		failures := 1 + rnd.IntN(6) // of 12 outcomes
 		var seq, pages, settledPages int64
-		confirmedOf := map[string]int64{} // key → last confirmed seq
+		open := map[string][]int64{} // key → events that are neither confirmed nor parked
 		state := map[int64]string{}
 		pageOf := map[int64]int64{}
 		var flight []uint64
 		flying := map[uint64]*Entry{}
-		inFlightOf := map[string]bool{}
+		inFlight := map[int64]bool{}
+		done := func(key string, seq int64) {
+			open[key] = slices.DeleteFunc(open[key], func(s int64) bool { return s == seq })
+		}
 		for step := 0; step < 400 || s.open > 0; step++ {
 			if step > 100_000 {
 				t.Fatalf("seed %d: no end", seed)
@@ -162,19 +174,29 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 					pg := Page{After: pages}
 					for range 1 + rnd.IntN(8) {
 						seq++
-						pg.Entries = append(pg.Entries, entry(seq, []string{"", "a", "b", "c", "d"}[rnd.IntN(5)]))
+						e := entry(seq, []string{"", "a", "b", "c", "d"}[rnd.IntN(5)])
+						pg.Entries = append(pg.Entries, e)
 						pageOf[seq] = pages
+						open[e.Event.Key] = append(open[e.Event.Key], seq)
 					}
 					s.add(pg)
 				}
 			case 1:
 				if tag, e := s.next(now); e != nil {
-					if key := e.Event.Key; key != "" {
-						if inFlightOf[key] || e.Seq < confirmedOf[key] {
-							t.Fatalf("seed %d: %s of key %s was sent while one was in flight or after a later one", seed, e.Event.ID, key)
+					for _, other := range open[e.Event.Key] {
+						switch {
+						case e.Event.Key == "" || other == e.Seq:
+						case other < e.Seq && !inFlight[other]:
+							t.Fatalf("seed %d: %s was sent before e%d of its key, which waits", seed, e.Event.ID, other)
+						case other > e.Seq && inFlight[other]:
+							t.Fatalf("seed %d: %s was sent again while e%d of its key was in flight", seed, e.Event.ID, other)
+						case inFlight[other] && order == StrictPerKey:
+							t.Fatalf("seed %d: %s was sent while e%d of its key was in flight", seed, e.Event.ID, other)
+						case inFlight[other]:
+							overlapped++
 						}
-						inFlightOf[key] = true
 					}
+					inFlight[e.Seq] = true
 					flight = append(flight, tag)
 					flying[tag] = e
 				} else if at := s.wakeAt(); !at.IsZero() {
@@ -188,13 +210,16 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 				flight = flight[1:]
 				e := flying[tag]
 				copied := *e
-				status := []Status{Confirmed, Confirmed, Confirmed, Rejected, Unroutable, Refused}[rnd.IntN(6)]
+				status := Confirmed
+				if rnd.IntN(12) < failures {
+					status = []Status{Rejected, Unroutable, Refused}[rnd.IntN(3)]
+				}
 				if _, _, err := s.settle(Outcome{Tag: tag, Status: status}, now); err != nil {
 					t.Fatal(err)
 				}
-				inFlightOf[copied.Event.Key] = false
+				delete(inFlight, copied.Seq)
 				if status == Confirmed {
-					confirmedOf[copied.Event.Key] = copied.Seq
+					done(copied.Event.Key, copied.Seq)
 					state[copied.Seq] = "confirmed"
 				}
 			}
@@ -204,6 +229,7 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 					t.Fatalf("seed %d: %s was parked, but it was %s", seed, p.Event.ID, state[p.Seq])
 				}
 				state[p.Seq] = "parked"
+				done(p.Event.Key, p.Seq)
 			}
 			if got.at != nil {
 				if at := got.at.(int64); at <= settledPages {
@@ -220,5 +246,63 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 		if settledPages != pages || s.span != 0 || len(s.keys) != 0 || len(s.flying) != 0 {
 			t.Fatalf("seed %d: %d of %d pages settled, span %d, %d keys, %d in flight at the end", seed, settledPages, pages, s.span, len(s.keys), len(s.flying))
 		}
+	}
+	if overlapped == 0 && order == Pipelined {
+		t.Error("no two events of one key were ever in flight together")
+	}
+}
+
+func TestOnlyWhatIsInFlightOvertakesARejectedEvent(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := testPolicy()
+	p.order = Pipelined
+	s := newStream(p, newSuspects(), nil)
+	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a"), entry(3, "a")}, After: "p1"})
+	sent := sendAll(s, now)
+	if len(sent) != 3 {
+		t.Fatalf("sent %v, want all three at once", sent)
+	}
+	settleOne(t, s, sent["e1"], Rejected, now)
+	s.add(Page{Entries: []Entry{entry(4, "a"), entry(5, "b")}, After: "p2"})
+	if more := sendAll(s, now); len(more) != 1 || more["e5"] == 0 {
+		t.Fatalf("sent %v after e1 was rejected, want e5 only", more)
+	}
+	settleOne(t, s, sent["e2"], Confirmed, now) // it was in flight with e1: it overtook it
+	settleOne(t, s, sent["e3"], Rejected, now)
+	for range 2 { // e1 goes alone until it is confirmed
+		now = s.wakeAt()
+		sent = sendAll(s, now)
+		if len(sent) != 1 || sent["e1"] == 0 {
+			t.Fatalf("sent %v, want e1 alone", sent)
+		}
+		settleOne(t, s, sent["e1"], Rejected, now)
+	}
+	now = s.wakeAt()
+	settleOne(t, s, sendAll(s, now)["e1"], Confirmed, now)
+	if sent = sendAll(s, now); len(sent) != 2 || sent["e3"] == 0 || sent["e4"] < sent["e3"] {
+		t.Fatalf("sent %v once e1 was confirmed, want e3 and e4", sent)
+	}
+}
+
+func TestWhatFollowsARefusedEventIsParkedUnlessItWasConfirmed(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := testPolicy()
+	p.order = Pipelined
+	s := newStream(p, newSuspects(), nil)
+	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a"), entry(3, "a"), entry(4, "a")}, After: "p1"})
+	sent := sendAll(s, now)
+	settleOne(t, s, sent["e1"], Rejected, now)
+	settleOne(t, s, sent["e2"], Refused, now)
+	settleOne(t, s, sent["e3"], Confirmed, now)
+	settleOne(t, s, sent["e4"], Rejected, now)
+	now = s.wakeAt()
+	if sent = sendAll(s, now); len(sent) != 1 || sent["e1"] == 0 {
+		t.Fatalf("sent %v, want e1, which was before the refused one", sent)
+	}
+	settleOne(t, s, sent["e1"], Confirmed, now)
+	got := s.settled()
+	if got.at != "p1" || len(got.parked) != 2 || got.parked[0].Event.ID != "e2" || got.parked[0].Behind ||
+		got.parked[1].Event.ID != "e4" || !got.parked[1].Behind {
+		t.Fatalf("settled %+v, want e2 parked and e4 behind it", got)
 	}
 }
