@@ -46,9 +46,7 @@ func (ch *channel) broker() *Broker { return ch.conn.broker }
 func (ch *channel) over() bool { return ch.conn.over(ch) }
 
 // sendMethod sends a method without content.
-func (ch *channel) sendMethod(id methodID, p payload) {
-	ch.conn.send(ch, id, nil, func(out []byte) []byte { return appendFrame(out, frameMethod, ch.id, p) })
-}
+func (ch *channel) sendMethod(id methodID, p payload) { ch.conn.send(ch, id, p, nil, nil) }
 
 // answer sends a method, unless the client asked for none.
 func (ch *channel) answer(noWait bool, id methodID, p payload) {
@@ -59,10 +57,7 @@ func (ch *channel) answer(noWait bool, id methodID, p payload) {
 
 // sendContent sends a method with a message.
 func (ch *channel) sendContent(id methodID, p payload, m *Message, properties []byte) {
-	ch.conn.send(ch, id, m, func(out []byte) []byte {
-		out = appendFrame(out, frameMethod, ch.id, p)
-		return appendContent(out, ch.id, properties, m.Body, ch.conn.frameMax)
-	})
+	ch.conn.send(ch, id, p, m, properties)
 }
 
 // refuse ends the channel with channel.close.

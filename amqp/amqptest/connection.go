@@ -316,7 +316,7 @@ func (c *connection) method(number uint16, id methodID, d *decoder) error {
 
 // executeMethod executes a method with the faults that strike it. ch is nil on channel 0.
 func (c *connection) executeMethod(ch *channel, id methodID, d *decoder, do func(*decoder) error) error {
-	before, after := c.strikeIncoming(ch, methodNames[id], nil)
+	before, after := c.strikeIncoming(ch, id, d.rest, nil)
 	before.apply(c, ch)
 	if c.over(ch) {
 		return nil
@@ -339,7 +339,8 @@ func (c *connection) mute(ch *channel, on bool) {
 	}
 }
 
-func (c *connection) strikeIncoming(ch *channel, method string, m *Message) (before, after verdict) {
+// strikeIncoming asks the faults about a method that came in. ch is nil on channel 0.
+func (c *connection) strikeIncoming(ch *channel, id methodID, args []byte, m *Message) (before, after verdict) {
 	nth, number := &c.nthIn, uint16(0)
 	if ch != nil {
 		nth, number = &ch.nthIn, ch.id
@@ -348,7 +349,9 @@ func (c *connection) strikeIncoming(ch *channel, method string, m *Message) (bef
 	if len(c.broker.faults) == 0 {
 		return
 	}
-	return c.broker.strike(Event{Conn: c.number, Channel: number, Method: method, Nth: *nth, Message: m})
+	e := Event{Conn: c.number, Channel: number, Method: methodNames[id], Nth: *nth, Message: m}
+	e.Tag, e.Multiple = tagOf(id, args)
+	return c.broker.strike(e)
 }
 
 // over reports whether the connection, or the channel if it isn't nil, has ended.
@@ -538,35 +541,38 @@ func (c *connection) relax() {
 }
 
 // sendMethod sends a method on channel 0.
-func (c *connection) sendMethod(id methodID, p payload) {
-	c.send(nil, id, nil, func(out []byte) []byte { return appendFrame(out, frameMethod, 0, p) })
-}
+func (c *connection) sendMethod(id methodID, p payload) { c.send(nil, id, p, nil, nil) }
 
-// send appends an outgoing event's frames to out, with the faults that strike it. ch is nil on channel 0.
-func (c *connection) send(ch *channel, id methodID, m *Message, frames func([]byte) []byte) {
-	if c.flushing {
-		return
-	}
+// send appends the frames of a method, and of the message that it carries, to out, with the faults that strike them. ch
+// is nil on channel 0.
+func (c *connection) send(ch *channel, id methodID, p payload, m *Message, properties []byte) {
 	nth, number, muted := &c.nthOut, uint16(0), c.muted
 	if ch != nil {
 		nth, number, muted = &ch.nthOut, ch.id, ch.muted
 	}
-	if muted {
+	if muted || c.flushing {
 		return
 	}
 	*nth++
 	var before, after verdict
 	if len(c.broker.faults) > 0 {
-		before, after = c.broker.strike(
-			Event{Conn: c.number, Channel: number, Method: methodNames[id], Outgoing: true, Nth: *nth, Message: m})
+		e := Event{Conn: c.number, Channel: number, Method: methodNames[id], Outgoing: true, Nth: *nth, Message: m}
+		e.Tag, e.Multiple = tagOf(id, p[4:])
+		before, after = c.broker.strike(e)
+	}
+	half := before.half || after.half
+	if !half {
 		before.apply(c, ch)
-		if before.final && !before.half {
+		if before.final {
 			return
 		}
 	}
 	mark := len(c.out)
-	c.out = frames(c.out)
-	if before.half || after.half {
+	c.out = appendFrame(c.out, frameMethod, number, p)
+	if m != nil {
+		c.out = appendContent(c.out, number, properties, m.Body, c.frameMax)
+	}
+	if half {
 		c.out = c.out[:mark+(len(c.out)-mark)/2]
 		c.drop()
 		return

@@ -15,6 +15,20 @@ type Event struct {
 
 	// Message is what basic.publish, basic.return, basic.deliver and basic.get-ok carry, otherwise nil.
 	Message *Message
+
+	// Tag and Multiple are what basic.ack, basic.nack and basic.reject say, in both directions.
+	Tag      uint64
+	Multiple bool
+}
+
+// tagOf reads the tag and the flag multiple from a method's arguments.
+func tagOf(id methodID, args []byte) (tag uint64, multiple bool) {
+	if id != basicAck && id != basicNack && id != basicReject {
+		return 0, false
+	}
+	d := decoder{rest: args}
+	tag = d.u64()
+	return tag, id != basicReject && d.u8()&1 != 0
 }
 
 // Fault says what goes wrong, and when.
@@ -154,7 +168,9 @@ func Drop() Action { return end(func(c *connection, _ *channel) { c.drop() }) }
 func Reset() Action { return end(func(c *connection, _ *channel) { c.reset() }) }
 
 // CutFrame sends the first half of the frames of an outgoing event and ends the connection. For other events it is Drop.
-func CutFrame() Action { return func(v *verdict) { v.half, v.final = true, true } }
+func CutFrame() Action {
+	return Together(Drop(), func(v *verdict) { v.half = true })
+}
 
 // StallReads stops reading from the event's connection until the gate is open: the client's writes block when the
 // buffers between are full (Config.ReadBufferBytes).

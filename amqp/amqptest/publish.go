@@ -12,7 +12,7 @@ func (ch *channel) accept(in *incoming) error {
 	if ch.confirm {
 		m.Number = ch.published + 1
 	}
-	before, after := ch.conn.strikeIncoming(ch, methodNames[basicPublish], m)
+	before, after := ch.conn.strikeIncoming(ch, basicPublish, nil, m)
 	before.apply(ch.conn, ch)
 	if ch.over() {
 		return nil
