@@ -1,0 +1,55 @@
+package amqptest
+
+import (
+	"strconv"
+	"strings"
+)
+
+// noLimit is a delivery limit that no message reaches.
+const noLimit = -1
+
+// rules are what differs between the versions of RabbitMQ (research: its release notes of 4.0, 4.1 and 4.3).
+type rules struct {
+	// deliveryLimit is what quorum queues use that don't set x-delivery-limit: 20 since 4.0.
+	deliveryLimit int
+	// nackCounts says that basic.nack counts as a failed delivery: not since 4.3, where only basic.reject and lost
+	// consumers do.
+	nackCounts bool
+	// timeoutCancels says that a consumer timeout cancels the consumer and gives its messages back, instead of closing
+	// the channel: quorum queues since 4.3.
+	timeoutCancels bool
+	// deathsFromHeaders says that the header x-death of a published message is taken for its history: until 3.13.
+	deathsFromHeaders bool
+	// lastDeath says that dead letters have the headers x-last-death-*: since 3.13.
+	lastDeath bool
+	// noTransientQueues says that queues that are neither durable nor exclusive are refused: since 4.3.
+	noTransientQueues bool
+}
+
+func rulesOf(version string) rules {
+	v := parseVersion(version)
+	r := rules{
+		deliveryLimit:     noLimit,
+		nackCounts:        v < 4_003,
+		timeoutCancels:    v >= 4_003,
+		deathsFromHeaders: v < 4_000,
+		lastDeath:         v >= 3_013,
+		noTransientQueues: v >= 4_003,
+	}
+	if v >= 4_000 {
+		r.deliveryLimit = 20
+	}
+	return r
+}
+
+// parseVersion makes 4003 of "4.3.6". What it can't read is 0, the oldest.
+func parseVersion(version string) int {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, errA := strconv.Atoi(major)
+	b, errB := strconv.Atoi(minor)
+	if errA != nil || errB != nil {
+		return 0
+	}
+	return a*1000 + b
+}
