@@ -72,6 +72,13 @@ func rabbitReady(ctx context.Context, s *Server) error {
 	return nil
 }
 
+// A test's broker has two schedulers, whatever the machine has, and they don't spin while they wait for work: several
+// run side by side (Erlang docs, erl(1), +S and +sbwt).
+const (
+	erlangVar   = "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"
+	erlangFlags = "+S 2:2 +sbwt none"
+)
+
 func rabbitConfig(cfg Config, lines ...string) string {
 	lines = append(lines,
 		"vm_memory_high_watermark.relative = "+rabbitWatermark,
@@ -150,7 +157,7 @@ func localRabbitServer(ctx context.Context, kind *Kind, cfg Config, m machine) (
 			// our own child: its death is seen, and a signal reaches it. The input is /dev/null.
 			"RABBITMQ_ALLOW_INPUT=1",
 			"RABBITMQ_SERVER_START_ARGS=-noinput",
-			"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +sbwt none -start_epmd false"+
+			erlangVar+"="+erlangFlags+" -start_epmd false"+
 				" -kernel inet_dist_use_interface {127,0,0,1}",
 		)
 		err = errors.Join(
