@@ -1,0 +1,112 @@
+package integration
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/surepost/surepost/harness"
+)
+
+// brokerVersion returns the broker's major and minor version.
+func brokerVersion(t *testing.T, conn *amqp091.Connection) (version [2]int) {
+	t.Helper()
+	text, _ := conn.Properties["version"].(string)
+	for i, part := range strings.SplitN(text, ".", 3)[:2] {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			t.Fatalf("the broker calls its version %q", text)
+		}
+		version[i] = n
+	}
+	return version
+}
+
+// since reports whether a broker is of this version or a later one.
+func since(version [2]int, major, minor int) bool {
+	return slices.Compare(version[:], []int{major, minor}) >= 0
+}
+
+// TestWhatCountsAsADelivery: ConsumerConfig.DeliveryLimit rests on these rules, which are the broker's own and differ
+// between its versions.
+func TestWhatCountsAsADelivery(t *testing.T) {
+	t.Parallel()
+	server := harness.RabbitMQ(t)
+	mq := newQueueUnderTest(t, server)
+	version := brokerVersion(t, mq.conn)
+	for _, c := range []struct {
+		way      string
+		giveBack func(socket net.Conn, conn *amqp091.Connection, ch *amqp091.Channel, d amqp091.Delivery) error
+		counts   bool
+	}{
+		{"basic.reject", func(_ net.Conn, _ *amqp091.Connection, _ *amqp091.Channel, d amqp091.Delivery) error {
+			return d.Reject(true)
+		}, true},
+		{"basic.nack", func(_ net.Conn, _ *amqp091.Connection, _ *amqp091.Channel, d amqp091.Delivery) error {
+			return d.Nack(false, true)
+		}, !since(version, 4, 3)},
+		{"channel.close", func(_ net.Conn, _ *amqp091.Connection, ch *amqp091.Channel, _ amqp091.Delivery) error {
+			return ch.Close()
+		}, true},
+		{"connection.close", func(_ net.Conn, conn *amqp091.Connection, _ *amqp091.Channel, _ amqp091.Delivery) error {
+			return conn.Close()
+		}, true},
+		{"crash", func(socket net.Conn, _ *amqp091.Connection, _ *amqp091.Channel, _ amqp091.Delivery) error {
+			return socket.Close()
+		}, true},
+	} {
+		args := amqp091.Table{"x-queue-type": "quorum", "x-delivery-limit": 5}
+		if _, err := mq.channel.QueueDeclare(c.way, true, false, false, false, args); err != nil {
+			t.Fatal(err)
+		}
+		mq.publishRaw("", c.way, amqp091.Publishing{DeliveryMode: amqp091.Persistent}).Wait()
+		socket, conn, ch, d := takeOne(t, server.URL(), c.way)
+		if d.Redelivered || d.Headers["x-delivery-count"] != nil {
+			t.Errorf("%s: a first delivery has %v", c.way, d.Headers)
+		}
+		if err := c.giveBack(socket, conn, ch, d); err != nil {
+			t.Fatal(err)
+		}
+		_, _, _, d = takeOne(t, server.URL(), c.way)
+		count, _ := d.Headers["x-delivery-count"].(int64)
+		if want := map[bool]int64{true: 1}[c.counts]; count != want || !d.Redelivered {
+			t.Errorf("%s on %v: x-delivery-count %d, want %d; redelivered %v", c.way, version, count, want, d.Redelivered)
+		}
+		if got := d.Headers["x-acquired-count"]; (got == int64(1)) != since(version, 4, 3) {
+			t.Errorf("%s on %v: x-acquired-count %v", c.way, version, got)
+		}
+	}
+}
+
+// takeOne takes one message over a connection of its own and lets no other come.
+func takeOne(t *testing.T, url, queue string) (socket net.Conn, conn *amqp091.Connection, ch *amqp091.Channel, d amqp091.Delivery) {
+	t.Helper()
+	conn, err := amqp091.DialConfig(url, amqp091.Config{Dial: func(network, address string) (_ net.Conn, err error) {
+		socket, err = amqp091.DefaultDial(10*time.Second)(network, address)
+		return socket, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if ch, err = conn.Channel(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Qos(1, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume(queue, "taker", false, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = await(t, deliveries)
+	if err := ch.Cancel("taker", false); err != nil {
+		t.Fatal(err)
+	}
+	return socket, conn, ch, d
+}
