@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"context"
+	"errors"
 	"net"
 	"slices"
 	"strconv"
@@ -10,7 +12,10 @@ import (
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/amqp"
 	"github.com/surepost/surepost/harness"
+	"github.com/surepost/surepost/relay"
 )
 
 // brokerVersion returns the broker's major and minor version.
@@ -109,4 +114,77 @@ func takeOne(t *testing.T, url, queue string) (socket net.Conn, conn *amqp091.Co
 		t.Fatal(err)
 	}
 	return socket, conn, ch, d
+}
+
+// TestConsumerOutlivesTheConsumerTimeout: a handler holds a message for longer than the broker waits. The broker takes
+// the channel away, since 4.3 the consumer only; either way the reason is told, and everything is handled in order.
+func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
+	t.Parallel()
+	mq := newQueueUnderTest(t, harness.RabbitMQ(t, harness.Private(), harness.Setting("consumer_timeout", "1000"))) // ms
+	lost := make(chan error, 10)
+	held := make(chan error, 1)
+	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
+		if e.ID == "key0/1" { // once: whoever handles it again finds that it was handled
+			select {
+			case err := <-lost:
+				held <- err
+			case <-time.After(2 * time.Minute): // up to 4.2 the broker looks once a minute
+				return errors.New("the broker is patient")
+			}
+		}
+		return nil
+	})
+	stop := mq.consume(amqp.ConsumerConfig{Handler: l, MaxAttempts: 1, Hooks: amqp.ConsumerHooks{
+		OnDisconnect: func(d amqp.Disconnect) { lost <- d.Err }}})
+	mq.publish(4, 10)
+	var err error
+	select {
+	case err = <-held:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("the broker took nothing away")
+	}
+	l.await(40)
+	stop()
+	if since(brokerVersion(t, mq.conn), 4, 3) {
+		wantWords(t, err, "cancelled the consumer", consumedQueue, "consumer_timeout")
+	} else {
+		wantWords(t, err, "channel was lost", "406", "acknowledgement", "timed out", "1000 ms")
+	}
+	mq.wantMessages(consumedQueue, 0)
+	mq.wantMessages(consumedQueue+".dlq", 0)
+}
+
+// TestAMQPTheBrokersLimitOnMessages: a message of 20 MiB is refused before it is sent, or taken where both sides allow
+// it; where only we do, the broker's refusal says which limit to change. It allows 16 MiB since 4.0, before 128 MiB.
+func TestAMQPTheBrokersLimitOnMessages(t *testing.T) {
+	server := harness.RabbitMQ(t)
+	conn, err := amqp091.Dial(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	bindQueue(t, amqpChannel(t, server.URL()), "q", nil)
+	large := func(n int) surepost.Event {
+		e := publishedEvent(n)
+		e.Data = []byte(`"` + strings.Repeat("x", 20<<20) + `"`)
+		return e
+	}
+	s := openPublisher(t, publisherConfig(server.URL()))
+	got := publish(t, s, 0, 1, large)
+	wantOutcomes(t, got, 0, 1, relay.Refused)
+	wantWords(t, errors.New(got[0].Reason), "16777216", "MaxMessageBytes", "max_message_size")
+	wantOutcomes(t, publish(t, s, 1, 10, publishedEvent), 1, 10, relay.Confirmed)
+
+	cfg := publisherConfig(server.URL())
+	cfg.MaxMessageBytes = 100 << 20
+	s = openPublisher(t, cfg)
+	got = publish(t, s, 0, 1, large)
+	if !since(brokerVersion(t, conn), 4, 0) {
+		wantOutcomes(t, got, 0, 1, relay.Confirmed)
+		return
+	}
+	if err := s.Err(); len(got) != 0 || !errors.Is(err, relay.ErrRefused) {
+		t.Fatalf("outcomes %v, the session ended with %v", got, err)
+	}
+	wantWords(t, s.Err(), "16777216", "lower PublisherConfig.MaxMessageBytes")
 }

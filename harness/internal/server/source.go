@@ -30,7 +30,7 @@ type Kind struct {
 
 // ImageName returns the image to use: the environment's or the default.
 func (k *Kind) ImageName() string {
-	if name := os.Getenv(k.ImageVar); name != "" {
+	if name := os.Getenv(k.ImageVar); name != "" && name != NoImage {
 		return name
 	}
 	return k.Image
@@ -220,15 +220,14 @@ func Check(ctx context.Context, kind *Kind) error {
 
 // engineFor returns the machine's engine if it has the kind's image or can have it.
 func (m machine) engineFor(ctx context.Context, kind *Kind) (*engine, error) {
-	image := kind.ImageName()
-	if image == NoImage {
+	if os.Getenv(kind.ImageVar) == NoImage {
 		return nil, fmt.Errorf("not tried, because %s is %s", kind.ImageVar, NoImage)
 	}
 	e, err := m.engine()
 	if err != nil {
 		return nil, err
 	}
-	return e, e.provide(ctx, image)
+	return e, e.provide(ctx, kind.ImageName())
 }
 
 // NoServerError says that no source had a server.
@@ -251,7 +250,7 @@ func (e *NoServerError) Error() string {
   binaries of this machine: %[6]s
 Do one of these:
   apt-get install %[7]s (on Debian and Ubuntu), or run: go run ./harness/cmd/harness install
-  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s
+  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s, or unset that
   export %[2]s=%[9]s (not for servers of one's own)`,
 		k.Name, k.URLVar, given, k.ImageName(), hang(e.Docker), hang(e.Binaries), k.Package, k.ImageVar, k.ExampleURL)
 }
