@@ -15,6 +15,7 @@ import (
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/amqp"
 	"github.com/surepost/surepost/harness"
+	"github.com/surepost/surepost/inbox"
 	"github.com/surepost/surepost/relay"
 )
 
@@ -117,12 +118,13 @@ func takeOne(t *testing.T, url, queue string) (socket net.Conn, conn *amqp091.Co
 }
 
 // TestConsumerOutlivesTheConsumerTimeout: a handler holds a message for longer than the broker waits. The broker takes
-// the channel away, since 4.3 the consumer only; either way the reason is told, and everything is handled in order.
+// the channel away, since 4.3 the consumer only, and doesn't count that as a delivery; either way the reason is told,
+// and everything is handled in order.
 func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
 	t.Parallel()
 	mq := newQueueUnderTest(t, harness.RabbitMQ(t, harness.Private(), harness.Setting("consumer_timeout", "1000"))) // ms
 	lost := make(chan error, 10)
-	held := make(chan error, 1)
+	held, again := make(chan error, 1), make(chan int64, 1)
 	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
 		if e.ID == "key0/1" { // once: whoever handles it again finds that it was handled
 			select {
@@ -135,7 +137,12 @@ func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
 		return nil
 	})
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l, MaxAttempts: 1, Hooks: amqp.ConsumerHooks{
-		OnDisconnect: func(d amqp.Disconnect) { lost <- d.Err }}})
+		OnDisconnect: func(d amqp.Disconnect) { lost <- d.Err },
+		OnHandled: func(h amqp.HandledMessage) {
+			if h.Event.ID == "key0/1" && h.Result == inbox.Duplicate {
+				again <- h.Deliveries
+			}
+		}}})
 	mq.publish(4, 10)
 	var err error
 	select {
@@ -144,11 +151,17 @@ func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
 		t.Fatal("the broker took nothing away")
 	}
 	l.await(40)
+	deliveries := await(t, again)
 	stop()
+	want := int64(0)
 	if since(brokerVersion(t, mq.conn), 4, 3) {
 		wantWords(t, err, "cancelled the consumer", consumedQueue, "consumer_timeout")
 	} else {
+		want = 1
 		wantWords(t, err, "channel was lost", "406", "acknowledgement", "timed out", "1000 ms")
+	}
+	if deliveries != want {
+		t.Errorf("the broker counts %d deliveries, want %d", deliveries, want)
 	}
 	mq.wantMessages(consumedQueue, 0)
 	mq.wantMessages(consumedQueue+".dlq", 0)
