@@ -1,19 +1,37 @@
-# make test    everything, with the race detector; installs and starts what it needs
-# make demo    the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
-# make up      starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
-# make down    ends them
-# make lint    gofmt, go vet, staticcheck
+# make test          everything, with the race detector; installs and starts what it needs
+# make test-images   what talks to servers, against those of Debian releases in Docker: by default PostgreSQL 18 and
+#                    RabbitMQ 4.3
+# make images        builds their images; installs and starts Docker
+# make demo          the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
+# make up            starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
+# make down          ends them
+# make lint          gofmt, go vet, staticcheck
 
 MODULES := . harness integration examples bench
+SERVED := harness integration examples
+SUITES ?= forky
 N ?= 20000
 
-.PHONY: test demo up down lint servers tidy
+.PHONY: test test-images images demo up down lint servers tidy
 
 test: servers
 	@failed=; for m in $(MODULES); do \
 		echo "== $$m"; (cd $$m && go test -race -timeout 20m ./...) || failed="$$failed $$m"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# A named image is used or the tests fail. The URLs would win over it.
+test-images: images
+	@failed=; for s in $(SUITES); do for m in $(SERVED); do \
+		echo "== $$m, servers of $$s"; \
+		(cd $$m && env -u SUREPOST_POSTGRES_URL -u SUREPOST_AMQP_URL \
+			SUREPOST_POSTGRES_IMAGE=surepost-servers:$$s SUREPOST_RABBITMQ_IMAGE=surepost-servers:$$s \
+			go test -race -count=1 -timeout 20m ./...) || failed="$$failed $$m@$$s"; \
+	done; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+images:
+	@images/build $(SUITES)
 
 # Without URLs each test process starts servers of its own, from Docker or from these binaries.
 servers:

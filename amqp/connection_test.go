@@ -59,6 +59,7 @@ func TestConnectErrorsNameTheRemedy(t *testing.T) {
 	}
 	closed.Close()
 	silent := newSilentServer(t, nil)
+	hangsUp := newHangUpServer(t)
 	garbled := newSilentServer(t, []byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 	loginFails := newPeer(t, script{method: func(c *peerConn, class, method uint16, _ []byte) bool {
 		if class == classConnection && method == 11 {
@@ -81,6 +82,7 @@ func TestConnectErrorsNameTheRemedy(t *testing.T) {
 		"refused":          {"amqp://user:secret@" + closed.Addr().String(), []string{"nothing listens there", "start RabbitMQ"}},
 		"silent":           {"amqp://user:secret@" + silent, []string{"ConnectTimeout (200ms)"}},
 		"not AMQP":         {"amqp://user:secret@" + garbled, []string{"doesn't speak AMQP", "15672"}},
+		"hangs up":         {"amqp://user:secret@" + hangsUp, []string{"hung up", "just starting behind a proxy", "5672"}},
 		"TLS to plain":     {strings.Replace(loginFails.url(), "amqp:", "amqps:", 1), []string{"doesn't speak TLS", "5671"}},
 		"TLS to HTTP":      {"amqps://user:secret@" + garbled, []string{"doesn't speak TLS", "5671"}},
 		"password":         {loginFails.url(), []string{`login of user "user"`, "correct user and password"}},
@@ -124,6 +126,26 @@ func newSilentServer(t *testing.T, greeting []byte) (address string) {
 			}
 			c.Write(greeting)
 			defer c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// newHangUpServer accepts connections and closes them, as a published port of a container does before the server in
+// it listens.
+func newHangUpServer(t *testing.T) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
 		}
 	}()
 	return l.Addr().String()

@@ -134,6 +134,10 @@ func diagnoseLogin(n node, err error) (problem, remedy string) {
 			"enable PLAIN at the broker, or choose another by auth_mechanism in the URL"
 	case e.Server:
 		return "it refused the connection", "see the cause, and RabbitMQ's log"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		// A proxy, of which a container's published port is one, accepts connections before RabbitMQ does.
+		return "it hung up before it said anything", "wait, if RabbitMQ is just starting behind a proxy, " +
+			"or correct the port (5672, with TLS 5671)"
 	}
 	return "it doesn't speak AMQP 0-9-1 there",
 		"use the AMQP port (5672), amqps:// for the TLS port (5671); 15672 is the management pages'"

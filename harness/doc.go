@@ -34,7 +34,8 @@
 //     10000 or at SUREPOST_RABBITMQ_MANAGEMENT_URL.
 //  2. Docker, where an engine answers and has the image or can pull it: postgres:18 and
 //     rabbitmq:4-management, or those in SUREPOST_POSTGRES_IMAGE and SUREPOST_RABBITMQ_IMAGE, which
-//     must have the official images' entry points.
+//     must have the official images' entry points. An image that is named there is used or the test
+//     fails; the name none skips this step.
 //  3. The binaries of this machine.
 //
 // `go run ./harness/cmd/harness install` installs the binaries on Debian, and `… up` keeps one server
@@ -51,12 +52,14 @@
 //   - Nothing outlives the process, even when it panics, times out or gets SIGKILL: a small guard
 //     process ends the servers and removes their data. In Docker the guard needs the docker command;
 //     without it Ryuk, testcontainers-go's own cleaner, does this.
-//   - What a private PostgreSQL confirmed survives Kill and Start: it syncs to disk.
+//   - What a private server confirmed survives Kill and Start: PostgreSQL and RabbitMQ sync to disk.
 //
 // # What is not
 //
 //   - Durability of a PostgreSQL that is not private: it runs with fsync off. Don't measure commits
 //     on it.
+//   - A quorum queue's first second: RabbitMQ, at least 3.10 to 4.3, saves the names of such queues
+//     every half second only (Ra's names.dets). After a Kill within it the queue is there and empty.
 //   - Protection from other users of the machine: servers listen on the loopback interface, and
 //     RabbitMQ's password is guest.
 //   - Windows.

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,11 +32,13 @@ func TestVHostGoesWithItsTest(t *testing.T) {
 	}
 }
 
-func TestConsistentHashExchangeIsThere(t *testing.T) {
+func TestHashExchangesAreThere(t *testing.T) {
 	t.Parallel()
-	_, ch := dial(t, RabbitMQ(t).URL())
-	if err := ch.ExchangeDeclare("hash", "x-consistent-hash", true, false, false, false, nil); err != nil {
-		t.Error(err)
+	for _, kind := range []string{"x-consistent-hash", "x-modulus-hash"} {
+		_, ch := dial(t, RabbitMQ(t).URL())
+		if err := ch.ExchangeDeclare("hash", kind, true, false, false, false, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -67,23 +70,28 @@ func TestCloseConnectionsSparesOtherTests(t *testing.T) {
 func TestPrivateBrokerKeepsPortAndMessagesOverACrash(t *testing.T) {
 	t.Parallel()
 	mq := RabbitMQ(t, Private())
+	queues := []string{"classic", "quorum"}
 	for i, interrupt := range []func(testing.TB){mq.Restart, func(tb testing.TB) { mq.Kill(tb); mq.Start(tb) }} {
 		conn, ch := dial(t, mq.URL())
-		must[amqp.Queue](t, "declare")(ch.QueueDeclare("q", true, false, false, false, nil))
 		if err := ch.Confirm(false); err != nil {
 			t.Fatal(err)
 		}
-		confirm := must[*amqp.DeferredConfirmation](t, "publish")(ch.PublishWithDeferredConfirm("", "q", true, false,
-			amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("kept")}))
-		if !confirm.Wait() {
-			t.Fatal("nack")
+		for _, q := range queues {
+			must[amqp.Queue](t, "declare")(ch.QueueDeclare(q, true, false, false, false, amqp.Table{"x-queue-type": q}))
+			confirm := must[*amqp.DeferredConfirmation](t, "publish")(ch.PublishWithDeferredConfirm("", q, true, false,
+				amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("kept")}))
+			if !confirm.Wait() {
+				t.Fatal("nack")
+			}
 		}
 		interrupt(t)
 		within(t, 5*time.Second, "the connection ends", conn.IsClosed)
 		_, ch = dial(t, mq.URL())
-		q := must[amqp.Queue](t, "declare passively")(ch.QueueDeclarePassive("q", true, false, false, false, nil))
-		if q.Messages != i+1 {
-			t.Errorf("%d messages, want %d", q.Messages, i+1)
+		for _, name := range queues {
+			within(t, 10*time.Second, fmt.Sprintf("%s has %d messages", name, i+1), func() bool {
+				q := must[amqp.Queue](t, "declare passively")(ch.QueueDeclarePassive(name, true, false, false, false, nil))
+				return q.Messages == i+1 // a quorum queue counts late after a start
+			})
 		}
 	}
 }

@@ -194,8 +194,8 @@ func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 	})
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l})
 	mq.awaitQueue(consumedQueue)
-	// RabbitMQ 3.10 forgets a quorum queue that it loses within about half a second of its declaration, with all that
-	// it has confirmed meanwhile: names.dets, its table of queues, is written that late.
+	// RabbitMQ, 3.10 and 4.3 alike, forgets a quorum queue that it loses within about half a second of its declaration,
+	// with all that it has confirmed meanwhile: names.dets, Ra's table of names, is saved that late.
 	time.Sleep(2 * time.Second)
 	mq.publish(10, 100)
 	l.await(100)

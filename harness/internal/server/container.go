@@ -185,6 +185,7 @@ func containerRabbitServer(ctx context.Context, kind *Kind, cfg Config, e *engin
 		if err != nil {
 			return nil, err
 		}
+		run.request.Env = map[string]string{erlangVar: erlangFlags}
 		// Our connections come from outside the container, which guest may not by default.
 		config := rabbitConfig(cfg, "loopback_users = none")
 		run.request.Files = []testcontainers.ContainerFile{

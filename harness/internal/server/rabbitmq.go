@@ -33,9 +33,9 @@ var RabbitMQ = &Kind{
 	container:  containerRabbitServer,
 }
 
-// The management API makes the virtual hosts; a consistent-hash exchange is one of the topologies
-// that tests publish to.
-const rabbitPlugins = "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n"
+// The management API makes the virtual hosts. The others are topologies that tests publish to: the
+// exchange types x-consistent-hash and x-modulus-hash. All come with every RabbitMQ from 3.6 on.
+const rabbitPlugins = "[rabbitmq_management,rabbitmq_consistent_hash_exchange,rabbitmq_sharding].\n"
 
 // rabbitReady wants both doors open: AMQP and, for a server of ours, the management API of this very
 // node. The name tells it apart from another server that was quicker to take the port.
@@ -71,6 +71,13 @@ func rabbitReady(ctx context.Context, s *Server) error {
 	}
 	return nil
 }
+
+// A test's broker has two schedulers, whatever the machine has, and they don't spin while they wait for work: several
+// run side by side (Erlang docs, erl(1), +S and +sbwt).
+const (
+	erlangVar   = "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"
+	erlangFlags = "+S 2:2 +sbwt none"
+)
 
 func rabbitConfig(cfg Config, lines ...string) string {
 	lines = append(lines,
@@ -150,7 +157,7 @@ func localRabbitServer(ctx context.Context, kind *Kind, cfg Config, m machine) (
 			// our own child: its death is seen, and a signal reaches it. The input is /dev/null.
 			"RABBITMQ_ALLOW_INPUT=1",
 			"RABBITMQ_SERVER_START_ARGS=-noinput",
-			"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +sbwt none -start_epmd false"+
+			erlangVar+"="+erlangFlags+" -start_epmd false"+
 				" -kernel inet_dist_use_interface {127,0,0,1}",
 		)
 		err = errors.Join(

@@ -30,10 +30,22 @@ type Kind struct {
 
 // ImageName returns the image to use: the environment's or the default.
 func (k *Kind) ImageName() string {
-	if name := os.Getenv(k.ImageVar); name != "" {
+	if name := os.Getenv(k.ImageVar); name != "" && name != NoImage {
 		return name
 	}
 	return k.Image
+}
+
+// NoImage in the environment's place of an image's name asks for binaries.
+const NoImage = "none"
+
+// imageOnly returns why binaries are out of the question, or nil: who names an image wants to test that version, and
+// another one in its place would pass for it.
+func (k *Kind) imageOnly() error {
+	if name := os.Getenv(k.ImageVar); name != "" && name != NoImage {
+		return fmt.Errorf("not tried, because %s names an image", k.ImageVar)
+	}
+	return nil
 }
 
 // ManagementVar names the environment variable with the address of the management API, for a broker
@@ -132,14 +144,16 @@ func Start(ctx context.Context, kind *Kind, cfg Config) (*Server, error) {
 
 func (m machine) start(ctx context.Context, kind *Kind, cfg Config) (s *Server, err error) {
 	missing := &NoServerError{Kind: kind, Private: cfg.Private}
-	image := kind.ImageName()
-	engine, err := m.engineWith(ctx, image)
+	engine, err := m.engineFor(ctx, kind)
 	if err == nil {
-		if s, err = kind.container(ctx, kind, cfg, engine, image); err == nil {
+		if s, err = kind.container(ctx, kind, cfg, engine, kind.ImageName()); err == nil {
 			return s, nil
 		}
 	}
 	missing.Docker = err
+	if missing.Binaries = kind.imageOnly(); missing.Binaries != nil {
+		return nil, missing
+	}
 	if s, missing.Binaries = kind.binaries(ctx, kind, cfg, m); missing.Binaries == nil {
 		return s, nil
 	}
@@ -192,8 +206,11 @@ func managementURL(broker *url.URL) string {
 func Check(ctx context.Context, kind *Kind) error {
 	m := thisMachine()
 	missing := &NoServerError{Kind: kind, Private: true}
-	if _, missing.Docker = m.engineWith(ctx, kind.ImageName()); missing.Docker == nil {
+	if _, missing.Docker = m.engineFor(ctx, kind); missing.Docker == nil {
 		return nil
+	}
+	if missing.Binaries = kind.imageOnly(); missing.Binaries != nil {
+		return missing
 	}
 	if _, missing.Binaries = kind.programs(m); missing.Binaries == nil {
 		return nil
@@ -201,13 +218,16 @@ func Check(ctx context.Context, kind *Kind) error {
 	return missing
 }
 
-// engineWith returns the machine's engine if it has the image or can have it.
-func (m machine) engineWith(ctx context.Context, image string) (*engine, error) {
+// engineFor returns the machine's engine if it has the kind's image or can have it.
+func (m machine) engineFor(ctx context.Context, kind *Kind) (*engine, error) {
+	if os.Getenv(kind.ImageVar) == NoImage {
+		return nil, fmt.Errorf("not tried, because %s is %s", kind.ImageVar, NoImage)
+	}
 	e, err := m.engine()
 	if err != nil {
 		return nil, err
 	}
-	return e, e.provide(ctx, image)
+	return e, e.provide(ctx, kind.ImageName())
 }
 
 // NoServerError says that no source had a server.
@@ -230,7 +250,7 @@ func (e *NoServerError) Error() string {
   binaries of this machine: %[6]s
 Do one of these:
   apt-get install %[7]s (on Debian and Ubuntu), or run: go run ./harness/cmd/harness install
-  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s
+  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s, or unset that
   export %[2]s=%[9]s (not for servers of one's own)`,
 		k.Name, k.URLVar, given, k.ImageName(), hang(e.Docker), hang(e.Binaries), k.Package, k.ImageVar, k.ExampleURL)
 }

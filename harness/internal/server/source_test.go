@@ -17,6 +17,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 		path:     []string{t.TempDir()},
 	}
 	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+		t.Setenv(kind.ImageVar, "")
 		_, err := bare.start(context.Background(), kind, Config{})
 		if err == nil {
 			t.Fatalf("a machine without anything has a %s", kind.Name)
@@ -37,7 +38,41 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// Who names RabbitMQ 4 must not test RabbitMQ 3 without noticing, nor the other way round.
+func TestANamedImageIsTestedOrNothing(t *testing.T) {
+	m := thisMachine() // which has binaries, or the other tests of this package fail
+	m.engine = func() (*engine, error) { return nil, errors.New("no engine answers") }
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+		t.Setenv(kind.ImageVar, "of-my-own:4")
+		s, err := m.start(t.Context(), kind, Config{})
+		if err == nil {
+			_ = s.Close(context.Background())
+			t.Fatalf("%s comes from %s", kind.Name, s.Origin)
+		}
+		for _, part := range []string{"of-my-own:4: no engine answers", "not tried, because " + kind.ImageVar} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q is missing in:\n%v", part, err)
+			}
+		}
+	}
+}
+
+func TestNoImageAsksForBinaries(t *testing.T) {
+	t.Setenv(PostgreSQL.ImageVar, NoImage)
+	m := thisMachine()
+	m.engine = func() (*engine, error) { t.Error("the engine is asked"); return nil, errors.New("no engine answers") }
+	s, err := m.start(t.Context(), PostgreSQL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if !strings.HasPrefix(s.Origin, "binaries in ") {
+		t.Errorf("the server comes from %s", s.Origin)
+	}
+}
+
 func TestBinariesAreUsedWhereThereIsNoEngine(t *testing.T) {
+	t.Setenv(PostgreSQL.ImageVar, "")
 	m := thisMachine()
 	m.engine = func() (*engine, error) { return nil, errors.New("no engine answers") }
 	s, err := m.start(t.Context(), PostgreSQL, Config{})
