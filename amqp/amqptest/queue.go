@@ -24,12 +24,12 @@ func (e *entry) expired(now time.Time) bool {
 	return !e.expires.IsZero() && !e.fresh && !now.Before(e.expires)
 }
 
-// outgoing returns the message as it is delivered.
-func (e *entry) outgoing() (*Message, []byte) {
+// outgoing returns the message as it is delivered. zero asks for a delivery count even if it is 0.
+func (e *entry) outgoing(zero bool) (*Message, []byte) {
 	m := e.msg.Message
 	m.Redelivered, m.DeliveryCount = e.redelivered, e.count
 	more := Table{}
-	if e.quorum && e.count > 0 {
+	if e.quorum && (e.count > 0 || zero) {
 		more["x-delivery-count"] = int64(e.count)
 	}
 	if e.countsTwice && e.acquired > 1 {
