@@ -29,6 +29,10 @@ type rules struct {
 	getCountsZero bool
 	// unknownKindIsHard says that an unknown exchange type ends the connection instead of the channel: before 3.13.
 	unknownKindIsHard bool
+	// lettersAreRedelivered says that a dead letter that was delivered before it died is marked as redelivered: since 4.3.
+	lettersAreRedelivered bool
+	// unlimitedToTheEnd says that a quorum queue without a delivery limit puts what clients return at its end: before 4.3.
+	unlimitedToTheEnd bool
 	// queueKind is how RabbitMQ prints the type of a quorum queue in one of its texts.
 	queueKind string
 }
@@ -45,6 +49,9 @@ func rulesOf(version string) rules {
 		getCountsZero:     v < 4_000,
 		unknownKindIsHard: v < 3_013,
 		queueKind:         "quorum",
+
+		lettersAreRedelivered: v >= 4_003,
+		unlimitedToTheEnd:     v < 4_003,
 	}
 	if v >= 4_000 {
 		r.deliveryLimit = 20

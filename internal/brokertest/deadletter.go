@@ -49,7 +49,7 @@ var deadLetters = map[string]func(*client){
 		if last := d.Headers["x-last-death-reason"]; (last == "rejected") != (c.version >= 3_013) {
 			c.Errorf("%s: x-last-death-reason is %v", q, last)
 		}
-		if len(deaths(d)) != 1 || string(d.Body) != string(m.Body) || d.Redelivered || count(d) != 0 ||
+		if len(deaths(d)) != 1 || string(d.Body) != string(m.Body) || d.Redelivered != (c.version >= 4_003) || count(d) != 0 ||
 			d.RoutingKey != c.name("dead") {
 			c.Errorf("%s: %d deaths, body %q, redelivered %v, delivery count %d, key %q",
 				q, len(deaths(d)), d.Body, d.Redelivered, count(d), d.RoutingKey)
@@ -69,8 +69,8 @@ var deadLetters = map[string]func(*client){
 		c.send("", c.name(q), amqp091.Publishing{MessageId: "1", Expiration: "20"})
 		d := c.wantIDsEventually("dead", "1")[0]
 		c.wantDeath(firstDeath(d), "expired", q, "", c.name(q), 1)
-		if firstDeath(d)["original-expiration"] != "20" || d.Expiration != "" {
-			c.Errorf("%s: expiration %q, x-death %v", q, d.Expiration, firstDeath(d))
+		if firstDeath(d)["original-expiration"] != "20" || d.Expiration != "" || d.Redelivered {
+			c.Errorf("%s: expiration %q, redelivered %v, x-death %v", q, d.Expiration, d.Redelivered, firstDeath(d))
 		}
 	}),
 
