@@ -33,7 +33,7 @@ func (c *consumer) hasRoom() bool {
 // deliver sends a message to the consumer.
 func (c *consumer) deliver(e *entry) {
 	tag := c.ch.hold(e, c.queue, c, c.noAck)
-	m, properties := e.outgoing()
+	m, properties := e.outgoing(false)
 	c.ch.sendContent(basicDeliver, begin(basicDeliver).shortstr(c.tag).u64(tag).bit(m.Redelivered).
 		shortstr(m.Exchange).shortstr(m.RoutingKey), m, properties)
 }
@@ -63,7 +63,7 @@ func (ch *channel) qos(d *decoder) error {
 	case size != 0:
 		return refuse(540, "prefetch_size!=0 (%d)", size)
 	}
-	if global {
+	if global && ch.broker().rules.globalQos {
 		ch.shared = int(count)
 	} else {
 		ch.prefetch = int(count)
@@ -147,9 +147,9 @@ func (ch *channel) get(d *decoder) error {
 		return err
 	}
 	q.used()
-	if q.singleActive {
-		return refuse(405, "cannot obtain access to %s. basic.get operations are not supported by "+
-			"queues with single active consumer", q)
+	if q.singleActive && q.quorum {
+		return refuse(405, "cannot obtain access to locked %s. basic.get operations are not supported by "+
+			"%s queues with single active consumer", q, ch.broker().rules.queueKind)
 	}
 	e := q.take()
 	if e == nil {
@@ -157,7 +157,7 @@ func (ch *channel) get(d *decoder) error {
 		return nil
 	}
 	tag := ch.hold(e, q, nil, noAck)
-	m, properties := e.outgoing()
+	m, properties := e.outgoing(ch.broker().rules.getCountsZero)
 	ch.sendContent(basicGetOk, begin(basicGetOk).u64(tag).bit(m.Redelivered).
 		shortstr(m.Exchange).shortstr(m.RoutingKey).u32(uint32(q.ready())), m, properties)
 	return nil

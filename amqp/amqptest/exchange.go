@@ -47,7 +47,7 @@ func (b *binding) same(other *binding) bool {
 
 // bind adds a binding, unless it is there.
 func (x *exchange) bind(b *binding) {
-	b.words = strings.Split(b.key, ".")
+	b.words = topicWords(b.key)
 	if !slices.ContainsFunc(x.bindings, b.same) {
 		x.bindings = append(x.bindings, b)
 	}
@@ -73,6 +73,14 @@ func (x *exchange) matches(b *binding, m *Message, words []string) bool {
 		return matchHeaders(b.args, m.Headers)
 	}
 	return b.key == m.RoutingKey
+}
+
+// topicWords splits a key. The empty key has no words, as in RabbitMQ.
+func topicWords(key string) []string {
+	if key == "" {
+		return nil
+	}
+	return strings.Split(key, ".")
 }
 
 // matchTopic compares words: "*" stands for one, "#" for any number. When a word doesn't fit, the last "#" takes one more;

@@ -22,8 +22,19 @@ type rules struct {
 	deathsFromHeaders bool
 	// lastDeath says that dead letters have the headers x-last-death-*: since 3.13.
 	lastDeath bool
-	// noTransientQueues says that queues that are neither durable nor exclusive are refused: since 4.3.
-	noTransientQueues bool
+	// globalQos says that basic.qos with the flag global limits all consumers of a channel together; since 4.3 it is taken
+	// for a limit of each (deprecated feature global_qos, denied by default).
+	globalQos bool
+	// getCountsZero says that basic.get reports a delivery count of 0, too: before 4.0.
+	getCountsZero bool
+	// unknownKindIsHard says that an unknown exchange type ends the connection instead of the channel: before 3.13.
+	unknownKindIsHard bool
+	// lettersAreRedelivered says that a dead letter that was delivered before it died is marked as redelivered: since 4.3.
+	lettersAreRedelivered bool
+	// unlimitedToTheEnd says that a quorum queue without a delivery limit puts what clients return at its end: before 4.3.
+	unlimitedToTheEnd bool
+	// queueKind is how RabbitMQ prints the type of a quorum queue in one of its texts.
+	queueKind string
 }
 
 func rulesOf(version string) rules {
@@ -34,10 +45,17 @@ func rulesOf(version string) rules {
 		timeoutCancels:    v >= 4_003,
 		deathsFromHeaders: v < 4_000,
 		lastDeath:         v >= 3_013,
-		noTransientQueues: v >= 4_003,
+		globalQos:         v < 4_003,
+		getCountsZero:     v < 4_000,
+		unknownKindIsHard: v < 3_013,
+		queueKind:         "quorum",
+
+		lettersAreRedelivered: v >= 4_003,
+		unlimitedToTheEnd:     v < 4_003,
 	}
 	if v >= 4_000 {
 		r.deliveryLimit = 20
+		r.queueKind = `<<"quorum">>`
 	}
 	return r
 }

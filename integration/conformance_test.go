@@ -1,0 +1,19 @@
+package integration
+
+import (
+	"testing"
+
+	"github.com/surepost/surepost/harness"
+	"github.com/surepost/surepost/internal/brokertest"
+)
+
+// TestRabbitMQConforms runs the suite of package amqptest against the real broker: where it fails, the suite and the test
+// broker are wrong about RabbitMQ.
+func TestRabbitMQConforms(t *testing.T) {
+	t.Parallel()
+	mq := harness.RabbitMQ(t)
+	brokertest.Run(t, brokertest.Target{
+		URL:              mq.URL(),
+		CloseConnections: mq.CloseConnections,
+	})
+}
