@@ -122,9 +122,10 @@ type ConsumerConfig struct {
 	// 100 ms that doubles up to 10 s.
 	Backoff Backoff
 
-	// HandlerTimeout ends the context of one try, of a single event or of a whole batch. Default 5 min. MaxAttempts
-	// times HandlerTimeout, and once more for a batch, must stay below 30 min, RabbitMQ's default consumer_timeout:
-	// after that the broker takes the message away and ends the session, and its tries start from nothing.
+	// HandlerTimeout ends the context of one try, of a single event or of a whole batch. Default 5 min, with
+	// batches 4 min. MaxAttempts times HandlerTimeout, and once more for a batch, must stay below 30 min, RabbitMQ's
+	// default consumer_timeout: after that the broker takes the message away and ends the session, and its tries start
+	// from nothing.
 	HandlerTimeout time.Duration
 
 	// ShutdownTimeout bounds a graceful shutdown, from the end of Run's context to Run's return. Default 30 s.
@@ -188,6 +189,9 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.MaxUnfinished = cmp.Or(c.MaxUnfinished, 3)
 	c.Backoff.Min = cmp.Or(c.Backoff.Min, 100*time.Millisecond)
 	c.Backoff.Max = cmp.Or(c.Backoff.Max, max(10*time.Second, c.Backoff.Min))
+	if c.BatchSize > 1 {
+		c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 4*time.Minute)
+	}
 	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 5*time.Minute)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	if c.ErrorIsOutage == nil {
