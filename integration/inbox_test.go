@@ -222,3 +222,130 @@ func TestInboxOverDatabaseSQL(t *testing.T) {
 		t.Errorf("%d effects", n)
 	}
 }
+
+// Both stores count attempts alike: started and not finished is what a limit stops, and a handled event leaves nothing.
+func TestAttemptsAreCountedStartedAndFinished(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	db, err := sql.Open("postgres", pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var other inbox.AttemptStore = sqlstore.New(db)
+	for name, s := range map[string]inbox.AttemptStore{"pgx": store, "database/sql": other} {
+		start := func(consumer, id string, limit, want int) {
+			t.Helper()
+			if n, err := s.StartAttempt(t.Context(), consumer, id, limit); n != want || err != nil {
+				t.Errorf("%s: %d unfinished before, %v; want %d", name, n, err, want)
+			}
+		}
+		c := "consumer of " + name
+		start(c, "e1", 3, 0)
+		if err := s.FinishAttempt(t.Context(), c, "e1", "no stock \x00\xff"); err != nil {
+			t.Error(err)
+		}
+		if err := s.FinishAttempt(t.Context(), c, "e1", strings.Repeat("ä", 5000)); err != nil { // of nothing that is open
+			t.Error(err)
+		}
+		start(c, "e1", 3, 0)
+		start(c, "e1", 3, 1)
+		start(c, "e1", 3, 2)
+		start(c, "e1", 3, 3)
+		start(c, "e1", 3, 3) // the limit: nothing was noted
+		start(c, "e1", 1, 3)
+		start("another", "e1", 3, 0)
+		start(c, "e2", 3, 0)
+		var started, finished int
+		var text string
+		err := pool.QueryRow(t.Context(), `SELECT started, finished, last_error FROM surepost_inbox_attempt
+			WHERE consumer = $1 AND event_id = 'e1' AND first_started_at < last_started_at`, c).Scan(&started, &finished, &text)
+		if err != nil || started != 4 || finished != 1 || text != "no stock " {
+			t.Errorf("%s: started %d, finished %d, last error %q, %v", name, started, finished, text, err)
+		}
+		if err := s.ForgetAttempts(t.Context(), c, "e1"); err != nil {
+			t.Error(err)
+		}
+		start(c, "e1", 3, 0)
+		if err := s.ForgetAttempts(t.Context(), "another", "e1"); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := count(t, pool, "SELECT count(*) FROM surepost_inbox_attempt"); n != 4 {
+		t.Errorf("%d records, want those of e1 and e2 by each store", n)
+	}
+}
+
+// A batch is one transaction, in both stores and with every way in which pgx sends statements.
+func TestABatchIsOneTransaction(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	execSQL(t, pool, "CREATE TABLE effect (id text)")
+	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
+		_, store := poolOn(t, pool.Config().ConnString()+"&default_query_exec_mode="+mode)
+		in := newInbox(t, store, mode)
+		bad := ""
+		in.On("OrderCreated", func(ctx context.Context, tx pgx.Tx, e surepost.Event) error {
+			if _, err := tx.Exec(ctx, "INSERT INTO effect VALUES ($1)", e.ID); err != nil {
+				return err
+			}
+			if e.ID == bad {
+				_, err := tx.Exec(ctx, "SELECT 1/0")
+				return err
+			}
+			return nil
+		})
+		wantOneTransaction(t, pool, in, &bad)
+	}
+	db, err := sql.Open("postgres", pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	in := newInbox(t, sqlstore.New(db), "database/sql")
+	bad := ""
+	in.OnBatch("OrderCreated", func(ctx context.Context, tx *sql.Tx, events []surepost.Event) error {
+		for _, e := range events {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO effect VALUES ($1)", e.ID); err != nil {
+				return err
+			}
+			if e.ID == bad {
+				return errors.New("no luck")
+			}
+		}
+		return nil
+	})
+	wantOneTransaction(t, pool, in, &bad)
+
+	// What can't be recorded is an error that says what to do, and frees the connection.
+	execSQL(t, pool, "DROP TABLE surepost_inbox")
+	for range 50 { // more than the pool has connections
+		_, err := newInbox(t, store, "c").Process(t.Context(), received("e1", ""), nil)
+		if err == nil || !strings.Contains(err.Error(), "migrate the database") {
+			t.Fatalf("without the table: %v", err)
+		}
+	}
+}
+
+func wantOneTransaction[TX any](t *testing.T, pool *pgxpool.Pool, in *inbox.Inbox[TX], bad *string) {
+	t.Helper()
+	execSQL(t, pool, "TRUNCATE effect")
+	batch := []surepost.Event{received(`odd "id" \ {,}`, "k"), received("e2", ""), received("e1", "k"), received("e2", "")}
+	*bad = "e1"
+	if _, err := in.HandleBatch(t.Context(), batch); err == nil || count(t, pool, "SELECT count(*) FROM effect") != 0 {
+		t.Errorf("%s: %v, and something is left", in.Consumer(), err)
+	}
+	*bad = ""
+	for _, want := range []inbox.Result{inbox.Handled, inbox.Duplicate} {
+		results, err := in.HandleBatch(t.Context(), batch)
+		if err != nil || len(results) != 4 || results[0] != want || results[1] != want || results[2] != want || results[3] != inbox.Duplicate {
+			t.Errorf("%s: %v, %v; want three times %v and a duplicate", in.Consumer(), results, err, want)
+		}
+	}
+	if r, err := in.Handle(t.Context(), batch[0]); r != inbox.Duplicate || err != nil {
+		t.Errorf("%s: alone: %v, %v", in.Consumer(), r, err)
+	}
+	if n := count(t, pool, "SELECT count(*) FROM effect"); n != 3 {
+		t.Errorf("%s: %d effects, want 3", in.Consumer(), n)
+	}
+}
