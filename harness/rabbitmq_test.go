@@ -31,11 +31,13 @@ func TestVHostGoesWithItsTest(t *testing.T) {
 	}
 }
 
-func TestConsistentHashExchangeIsThere(t *testing.T) {
+func TestHashExchangesAreThere(t *testing.T) {
 	t.Parallel()
-	_, ch := dial(t, RabbitMQ(t).URL())
-	if err := ch.ExchangeDeclare("hash", "x-consistent-hash", true, false, false, false, nil); err != nil {
-		t.Error(err)
+	for _, kind := range []string{"x-consistent-hash", "x-modulus-hash"} {
+		_, ch := dial(t, RabbitMQ(t).URL())
+		if err := ch.ExchangeDeclare("hash", kind, true, false, false, false, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -33,9 +33,9 @@ var RabbitMQ = &Kind{
 	container:  containerRabbitServer,
 }
 
-// The management API makes the virtual hosts; a consistent-hash exchange is one of the topologies
-// that tests publish to.
-const rabbitPlugins = "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n"
+// The management API makes the virtual hosts. The others are topologies that tests publish to: the
+// exchange types x-consistent-hash and x-modulus-hash. All come with every RabbitMQ from 3.6 on.
+const rabbitPlugins = "[rabbitmq_management,rabbitmq_consistent_hash_exchange,rabbitmq_sharding].\n"
 
 // rabbitReady wants both doors open: AMQP and, for a server of ours, the management API of this very
 // node. The name tells it apart from another server that was quicker to take the port.
