@@ -13,7 +13,8 @@ import (
 type ConsumerHooks struct {
 	// OnHandled is called after the handler succeeded and before the message is acknowledged.
 	OnHandled func(HandledMessage)
-	// OnRetry is called when the handler failed and the event will be tried again in place.
+	// OnRetry is called when the handler failed and the event will be tried again: in place, or after it has waited in
+	// a retry queue. In that case the broker has confirmed that it is there.
 	OnRetry func(RetriedMessage)
 	// OnDeadLetter is called after the broker has confirmed the copy in the dead-letter queue.
 	OnDeadLetter func(DeadLetteredMessage)
@@ -30,8 +31,9 @@ type HandledMessage struct {
 	Result   inbox.Result
 	Attempt  int           // tries of this delivery, this one included
 	Duration time.Duration // of this try
-	// Deliveries is how often the broker delivered the message before, without its being acknowledged
-	// (x-delivery-count); 0 the first time, and always 0 with a classic queue.
+	// Deliveries is how often the broker delivered the message before, without its being acknowledged, however it came
+	// back (x-acquired-count of RabbitMQ 4.3, before that x-delivery-count); 0 the first time, and always 0 with a
+	// classic queue.
 	Deliveries int64
 }
 
@@ -43,7 +45,8 @@ type RetriedMessage struct {
 	Outage     bool          // the try didn't count
 	Attempt    int           // tries of this delivery, this one included
 	Pause      time.Duration // until the next try
-	Duration   time.Duration // of this try
+	Duration   time.Duration // of this try; 0 if Delayed
+	Delayed    bool          // it waits in a retry queue, and Attempt counts the tries of all rounds
 	Deliveries int64
 }
 

@@ -33,7 +33,8 @@ func TestAnEventSurvivesTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.MessageId != want.ID || p.Type != want.Type || p.AppId != want.Source || p.CorrelationId != want.CorrelationID ||
-		p.ContentType != "application/json" || p.DeliveryMode != amqp091.Persistent || !p.Timestamp.Equal(want.Time) || len(p.Headers) != 2 {
+		p.ContentType != "application/json" || p.DeliveryMode != amqp091.Persistent || !p.Timestamp.Equal(want.Time) || len(p.Headers) != 3 ||
+		p.Headers[HeaderPartitionKey] != want.Key {
 		t.Errorf("the properties are %+v", p)
 	}
 	got, err := EventFromDelivery(delivery(p))
