@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -134,10 +135,15 @@ const timeoutRemedy = "a message was held longer than the broker's consumer_time
 	"(what a handler commits counts, however late)"
 
 // explainCancel says why the broker cancelled a queue's consumer. It doesn't tell, but a queue that is still there was
-// not deleted (RabbitMQ, "Consumer Cancel Notification").
+// not deleted (RabbitMQ, "Consumer Cancel Notification"). 4.3 cancels before the queue is gone, so one look isn't enough.
 func (s *amqpSession) explainCancel(queue string) error {
 	const what = "amqp: the broker cancelled the consumer of the queue %q: "
+	const looks, pause = 10, 50 * time.Millisecond
 	there, err := queueExists(s.ctx, s.link, queue)
+	for n := 1; n < looks && there && err == nil; n++ {
+		time.Sleep(pause)
+		there, err = queueExists(s.ctx, s.link, queue)
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf(what+"the queue was deleted, or has no leader (%w)", queue, err)

@@ -46,6 +46,37 @@ func newRedriveOn(t *testing.T, server *harness.RabbitMQServer, keys, each int,
 	return &redriveUnderTest{queueUnderTest: mq}
 }
 
+// newPile puts that many letters into the dead-letter queue, of events key/1, key/2 … of each key.
+func newPile(t *testing.T, count int, key func(n int) string) *redriveUnderTest {
+	t.Helper()
+	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq.consumeConnected(amqp.ConsumerConfig{})()
+	numbers := map[string]int{}
+	var confirms []*amqp091.DeferredConfirmation
+	for n := range count {
+		key := key(n)
+		numbers[key]++
+		e, err := surepost.Event{ID: fmt.Sprintf("%s/%d", key, numbers[key]), Type: "OrderCreated", Source: "shop", Key: key,
+			Data: numbers[key]}.Complete(t.Context(), surepost.Defaults{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := amqp.PublishingFromEvent(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Headers[amqp.HeaderQueue] = consumedQueue
+		confirms = append(confirms, mq.publishRaw("", deadLetters, p))
+	}
+	for _, c := range confirms {
+		if !c.Wait() {
+			t.Fatal("nack")
+		}
+	}
+	mq.wantMessages(deadLetters, count)
+	return &redriveUnderTest{queueUnderTest: mq}
+}
+
 func always(surepost.Event) error { return inbox.Permanent(errors.New("never")) }
 
 func (r *redriveUnderTest) config() amqp.RedriveConfig {
@@ -397,8 +428,8 @@ func (q *queueUnderTest) awaitConsumers(queue string, count int) {
 // is moved then may be there twice, nothing is missing, and first occurrences are in order.
 func TestCutOffRedriveLosesNothing(t *testing.T) {
 	t.Parallel()
-	const keys, each = 40, 25
-	r := newRedrive(t, keys, each, always)
+	const keys, each = 20, 25
+	r := newPile(t, keys*each, func(n int) string { return fmt.Sprintf("key%d", n%keys) })
 	proxy := newHalfOpenProxy(t, r.url)
 	config := r.config()
 	config.Connection.URLs = []string{proxy.url}
@@ -430,6 +461,7 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 	l := newOrderLedger(t, nil)
 	stop := r.consume(amqp.ConsumerConfig{Handler: l})
 	l.await(keys * each)
+	r.wantMessages(consumedQueue, 0) // the copies too
 	stop()
 	r.wantMessages(deadLetters, 0)
 	r.wantMessages(consumedQueue, 0)
@@ -439,27 +471,17 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 // TestRedriveReadsOverManyThatStay: more than one consumer may hold, and back they come in order.
 func TestRedriveReadsOverManyThatStay(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
-	r := &redriveUnderTest{queueUnderTest: mq}
-	stop := mq.consume(amqp.ConsumerConfig{})
-	mq.awaitQueue(consumedQueue)
-	stop()
 	const stays = 1600
-	var want []string
-	var last *amqp091.DeferredConfirmation
-	for n := range stays + 10 {
-		id, key := fmt.Sprint(n), "stays"
-		if n >= stays {
-			key = "goes"
-		} else {
-			want = append(want, id)
+	r := newPile(t, stays+10, func(n int) string {
+		if n < stays {
+			return "stays"
 		}
-		last = mq.publishRaw("", deadLetters, amqp091.Publishing{MessageId: id, DeliveryMode: amqp091.Persistent,
-			Headers: amqp091.Table{amqp.HeaderQueue: consumedQueue},
-			Body:    fmt.Appendf(nil, `{"eventId":%q,"eventType":"T","key":%q}`, id, key)})
+		return "goes"
+	})
+	var want []string
+	for n := range stays {
+		want = append(want, fmt.Sprintf("stays/%d", n+1))
 	}
-	last.Wait()
-	mq.wantMessages(deadLetters, stays+10)
 	config := r.config()
 	config.Select.Keys = []string{"goes"}
 	wantReport(t, r.redrive(config), amqp.RedriveReport{Waiting: stays + 10, Moved: 10, NotSelected: stays})
