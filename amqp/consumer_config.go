@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +67,7 @@ type ConsumerConfig struct {
 	// mode Types and BindingKeys are not used: AMQP can't look at bindings.
 	Mode Mode
 
-	// QueueType is the kind of both queues. Default [QuorumQueue], which is replicated and counts deliveries. A
+	// QueueType is the kind of all its queues. Default [QuorumQueue], which is replicated and counts deliveries. A
 	// [ClassicQueue] doesn't count: a message that kills the process is delivered to the next one for ever. It can't
 	// be changed once the queue exists.
 	QueueType QueueType
@@ -109,7 +108,8 @@ type ConsumerConfig struct {
 	// queue. It catches what no code of this process can: a message that kills the process. Default 20, RabbitMQ 4's
 	// own, declared explicitly because RabbitMQ 3 has none. At least 2. Failures in this process don't count against
 	// it; what was prefetched when a connection is lost, or given back at a shutdown, does, on all versions (up to 4.2
-	// every return counts, from 4.3 on those by basic.nack and consumer_timeout don't). Only for quorum queues. It can't be changed by the consumer once the queue exists.
+	// every return counts, from 4.3 on those by basic.nack and consumer_timeout don't). Only for quorum queues. It
+	// can't be changed by the consumer once the queue exists.
 	DeliveryLimit int
 
 	// Prefetch is how many unacknowledged messages the broker hands to this consumer, 1 to 2000 (the most a quorum
@@ -257,10 +257,8 @@ func (c ConsumerConfig) validate() error {
 // dead-lettered for ever.
 func (c ConsumerConfig) validateDeadLetterQueue(bad func(string, ...any)) {
 	name := c.deadLetterQueue()
-	loops := slices.Contains(c.consumed(), name)
-	for n := range max(c.Partitions, 0) {
-		loops = loops || n < maxPartitions && name == c.partition(n)
-	}
+	n, isPartition := cutPartition(name, c.Queue)
+	loops := c.Partitions <= 0 && name == c.Queue || isPartition && n < c.Partitions
 	for _, d := range c.RetryDelays {
 		loops = loops || name == c.retryQueue(d)
 	}

@@ -160,7 +160,7 @@ func ended(what string, err *amqp091.Error, lost bool) error {
 	case !lost || err == nil:
 		return errSessionClosed
 	case err.Server && err.Code == amqp091.PreconditionFailed && strings.Contains(err.Reason, "timed out"):
-		return fmt.Errorf("amqp: the broker closed the %s: "+timeoutRemedy+": %w", what, err)
+		return fmt.Errorf("amqp: the %s was lost: "+timeoutRemedy+": %w", what, err)
 	}
 	return fmt.Errorf("amqp: the %s was lost: %w", what, err)
 }

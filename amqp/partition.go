@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -45,6 +46,16 @@ const maxPartitions = 256
 
 // partition returns the name of a partition's queue.
 func (c ConsumerConfig) partition(n int) string { return c.Queue + "." + strconv.Itoa(n) }
+
+// cutPartition returns the number of a partition's queue.
+func cutPartition(name, queue string) (n int, ok bool) {
+	number, ok := strings.CutPrefix(name, queue+".")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(number)
+	return n, err == nil && n >= 0 && strconv.Itoa(n) == number
+}
 
 // consumed returns the queues that the consumer consumes.
 func (c ConsumerConfig) consumed() []string {

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -140,9 +138,10 @@ func (p *pile) checkLimit(ctx context.Context) error {
 		return err
 	}
 	if differs.Argument == "x-delivery-limit" {
-		p.notes = append(p.notes, fmt.Sprintf("the queue %q wasn't declared by a consumer of this version: its x-delivery-limit is %s "+
-			"(and RabbitMQ 4 takes 20 for none): each look at a letter counts, and at the limit it is dropped; "+
-			"set a policy with a high delivery-limit, or empty the queue and delete it", p.queue, differs.Current))
+		p.notes = append(p.notes, fmt.Sprintf("the queue %q wasn't declared by a consumer of this version: its "+
+			"x-delivery-limit is %s (and RabbitMQ 4 takes 20 for none): each look at a letter counts, and at the limit it "+
+			"is dropped; redrive all of it, delete it when it is empty, and let the consumer declare it anew",
+			p.queue, differs.Current))
 	}
 	return nil // a classic queue has no limit; who may not configure may still read
 }
@@ -256,14 +255,4 @@ func (p *pile) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	p.link.close(ctx)
-}
-
-// cutPartition returns the number of a partition's queue.
-func cutPartition(name, queue string) (n int, ok bool) {
-	number, ok := strings.CutPrefix(name, queue+".")
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.Atoi(number)
-	return n, err == nil && n >= 0 && strconv.Itoa(n) == number
 }

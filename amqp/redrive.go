@@ -292,7 +292,9 @@ func firstDeathTable(headers amqp091.Table) amqp091.Table {
 func redrivePublishing(d amqp091.Delivery, l DeadLetter, frameBytes int) amqp091.Publishing {
 	headers := setAside(d)
 	headers[HeaderExchange], headers[HeaderRoutingKey] = l.Exchange, l.RoutingKey
-	for _, name := range []string{HeaderReason, HeaderError, HeaderAttempts, HeaderQueue, HeaderDeadLetteredAt, HeaderRetries} {
+	for _, name := range []string{
+		HeaderReason, HeaderError, HeaderAttempts, HeaderQueue, HeaderDeadLetteredAt, HeaderRetries,
+	} {
 		delete(headers, name)
 	}
 	forgetDeaths(headers)

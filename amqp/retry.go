@@ -14,7 +14,7 @@ import (
 // with a TTL for all of its messages. (A TTL of each message's own wouldn't do: a queue expires messages at its head
 // only, so that a long one would hold up the short ones behind it.)
 //
-//	<queue> ──attempts spent──▶ <queue>.retry.5s ──expired──▶ <queue> ──spent──▶ <queue>.retry.1m ──▶ … ──▶ <queue>.dlq
+//	<queue> ──attempts spent──▶ <queue>.retry.5s ──expired──▶ <queue> ──▶ <queue>.retry.1m ──▶ … ──▶ <queue>.dlq
 //
 // The way there is a publish, confirmed before the original is acknowledged. The way back is the broker's: at least
 // once between quorum queues.

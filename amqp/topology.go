@@ -268,7 +268,8 @@ func explainUnknownKind(e *TopologyError, reason string) bool {
 			return true
 		}
 	}
-	e.Remedy = "use topic, direct, fanout or headers, or enable the plugin that has it, on every node (rabbitmq-plugins list)"
+	e.Remedy = "use topic, direct, fanout or headers, or enable the plugin that has it, on every node " +
+		"(rabbitmq-plugins list)"
 	return true
 }
 
