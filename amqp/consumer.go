@@ -7,6 +7,8 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/surepost/surepost"
 )
 
 // Consumer consumes one queue and hands its events to a Handler, in order per key.
@@ -21,6 +23,7 @@ func NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
+	config.member = surepost.NewID()
 	return &Consumer{config: config, open: subscribe}, nil
 }
 
@@ -40,7 +43,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	connected, failures, refusals := false, 0, 0
 	for ctx.Err() == nil {
 		began := time.Now()
-		s, err := c.open(ctx, c.config)
+		config := c.config
+		config.resumed = connected
+		s, err := c.open(ctx, config)
 		switch {
 		case err == nil:
 			connected = true
@@ -94,12 +99,15 @@ const mostRefusals = 3
 // isMistake reports whether the broker said something that it will say again until somebody changes the
 // configuration.
 func (c *Consumer) isMistake(err error) bool {
+	if errors.Is(err, errPartitionsDiffer) {
+		return true
+	}
 	var answer *amqp091.Error
 	if !errors.As(err, &answer) || !answer.Server {
 		return false
 	}
 	switch answer.Code {
-	case amqp091.AccessRefused, amqp091.PreconditionFailed:
+	case amqp091.AccessRefused, amqp091.PreconditionFailed, amqp091.CommandInvalid:
 		return true
 	case amqp091.NotFound:
 		return c.config.Mode != Declare // else it was there a moment ago

@@ -44,6 +44,10 @@ type ConsumerConfig struct {
 	// of its dead-letter queue, which is Queue + ".dlq", must be a short string too (AMQP 0-9-1 §4.2.5.3).
 	Queue string
 
+	// DeadLetterQueue is where messages go that can't be handled. Default Queue + ".dlq". Several subscriptions may
+	// share one: a dead letter says which queue it came from, and [Redrive] takes it back there.
+	DeadLetterQueue string
+
 	// Exchange is the topic exchange that the queue is bound to. Default "events", which is also the relay's.
 	Exchange string
 
@@ -63,7 +67,7 @@ type ConsumerConfig struct {
 	// mode Types and BindingKeys are not used: AMQP can't look at bindings.
 	Mode Mode
 
-	// QueueType is the kind of both queues. Default [QuorumQueue], which is replicated and counts deliveries. A
+	// QueueType is the kind of all its queues. Default [QuorumQueue], which is replicated and counts deliveries. A
 	// [ClassicQueue] doesn't count: there a message that kills the process is found by MaxUnfinished only. It can't be
 	// changed once the queue exists.
 	QueueType QueueType
@@ -74,16 +78,44 @@ type ConsumerConfig struct {
 	// once the queue exists.
 	Competing bool
 
+	// Partitions spreads the events over so many queues, Queue + ".0" and so on, all events of a key into the same
+	// one: the load is shared by the processes that consume them, and order per key holds across all of them. 1 to
+	// 256, a few times the number of processes, so that they get about equal parts. Default 0: one queue. Needs a
+	// plugin of RabbitMQ's own: see PartitionBy. Queue is then the name of the exchange that spreads them.
+	//
+	// Each partition has a single active consumer. From RabbitMQ 4.0 on the partitions spread over the processes by
+	// themselves, and move when one joins or leaves, after the old one has acknowledged what it holds (consumer
+	// priorities by rendezvous hashing: about equal parts, not exactly). Earlier versions leave all of them to the process
+	// that came first: there, assign them by OnlyPartitions.
+	//
+	// To change the number without losing the order, the queues must be empty first, since a key's next event may go
+	// to another partition than those that still wait: stop the relay, let the consumers empty the queues, stop them,
+	// delete the exchange Queue and the queues, start the consumers with the new number, then the relay. Redrive dead
+	// letters before: they go back to the partition that they came from. A set of queues that was made for another
+	// number, or for none, is found when the consumer starts.
+	Partitions int
+
+	// PartitionBy says what decides on an event's partition. Default [PartitionByKey]. It can't be changed once the
+	// exchange exists.
+	PartitionBy PartitionBy
+
+	// OnlyPartitions are the ones that this consumer consumes, numbered from 0. Default all, which is right from
+	// RabbitMQ 4.0 on. All partitions are declared in any case. Those that no process names are consumed by nobody;
+	// of those that several name one process is active, and the next stands by.
+	OnlyPartitions []int
+
 	// DeliveryLimit is how often the broker delivers a message before it gives up and moves it to the dead-letter
 	// queue. It is the last resort against a message that kills the process (see MaxUnfinished). Default 20, RabbitMQ 4's
 	// own, declared explicitly because RabbitMQ 3 has none. At least 2. Failures in this process don't count against
-	// it, lost connections do. Only for quorum queues. It can't be changed by the consumer once the queue exists.
+	// it; what was prefetched when a connection is lost, or given back at a shutdown, does, on all versions (up to 4.2
+	// every return counts, from 4.3 on those by basic.nack and consumer_timeout don't). Only for quorum queues. It
+	// can't be changed by the consumer once the queue exists.
 	DeliveryLimit int
 
 	// Prefetch is how many unacknowledged messages the broker hands to this consumer, 1 to 2000 (the most a quorum
 	// queue serves). It bounds the consumer's memory, and how many messages of one failing key can queue up before
 	// they hold up other keys. Default 100: RabbitMQ's advice is 100 to 300; more adds no throughput, but more
-	// redelivery after a crash.
+	// redelivery after a crash. Partitions share it in equal parts, at least one message for each.
 	Prefetch int
 
 	// BatchSize is how many messages are handled in one transaction, at most: those of one key in their order, and of
@@ -118,6 +150,16 @@ type ConsumerConfig struct {
 	// processes at most. It takes an AttemptCounter, such as *inbox.Inbox.
 	MaxUnfinished int
 
+	// RetryDelays are waited between rounds of MaxAttempts: an event whose attempts are spent waits the first delay in a
+	// retry queue, comes back and is tried again, then waits the second, and so on; after the last it goes to the
+	// dead-letter queue. Whole milliseconds, ascending, at most 10: each is a durable queue, Queue +
+	// ".retry.5s" for 5 s, besides the one that is consumed. Default none.
+	//
+	// This gives up the order of the event's key: the later events of its key are handled while it waits. Outages
+	// (ErrorIsOutage) never lead there, nor does what inbox.Permanent marks. A delay that is taken out of the list
+	// leaves its queue behind, which still gives back what is in it: delete it when it is empty.
+	RetryDelays []time.Duration
+
 	// Backoff is waited between tries, with full jitter. It holds up the event's own key only. Default: a ceiling of
 	// 100 ms that doubles up to 10 s.
 	Backoff Backoff
@@ -151,6 +193,9 @@ type ConsumerConfig struct {
 
 	// Hooks observe the consumer. Default none.
 	Hooks ConsumerHooks
+
+	member  string // tells the processes apart that share partitions; kept over reconnects
+	resumed bool   // it has consumed before: whatever is missing now was deleted since
 }
 
 // UnhandledPolicy says what happens to an event whose type has no handler.
@@ -215,12 +260,15 @@ func (c ConsumerConfig) validate() error {
 	switch {
 	case c.Queue == "":
 		bad(`Queue is empty: name the subscription's queue, for example "billing.orders"`)
-	case len(c.Queue) > maxQueueNameBytes:
+	case len(c.Queue) > maxQueueNameBytes && c.DeadLetterQueue == "", len(c.Queue) > surepost.MaxNameBytes:
 		bad("Queue is %d bytes long, the limit is %d (its dead-letter queue adds %q): shorten it",
 			len(c.Queue), maxQueueNameBytes, deadLetterSuffix)
 	case strings.HasPrefix(c.Queue, "amq."):
 		bad(`Queue begins with "amq.", which AMQP keeps for the broker: choose another name`)
 	}
+	c.validateDeadLetterQueue(bad)
+	c.validatePartitions(bad)
+	c.validateRetryDelays(bad)
 	if len(c.Exchange) > surepost.MaxNameBytes {
 		bad("Exchange is %d bytes long, the limit is %d: shorten it", len(c.Exchange), surepost.MaxNameBytes)
 	}
@@ -233,6 +281,29 @@ func (c ConsumerConfig) validate() error {
 	}
 	c.validateLimits(bad)
 	return errors.Join(errs...)
+}
+
+// validateDeadLetterQueue refuses what would lead dead letters in a circle: they would be handled, fail and be
+// dead-lettered for ever.
+func (c ConsumerConfig) validateDeadLetterQueue(bad func(string, ...any)) {
+	name := c.deadLetterQueue()
+	n, isPartition := cutPartition(name, c.Queue)
+	loops := c.Partitions <= 0 && name == c.Queue || isPartition && n < c.Partitions
+	for _, d := range c.RetryDelays {
+		loops = loops || name == c.retryQueue(d)
+	}
+	switch {
+	case c.Queue == "":
+	case loops:
+		bad("DeadLetterQueue is %q, from which messages come back to this consumer: it would handle its dead letters "+
+			"in a circle; leave it empty for %q, or choose another name", name, c.Queue+deadLetterSuffix)
+	case c.Partitions > 0 && name == c.Queue:
+		bad("DeadLetterQueue is %q, the name of the partitions' exchange: choose another name", name)
+	case len(name) > surepost.MaxNameBytes && c.DeadLetterQueue != "":
+		bad("DeadLetterQueue is %d bytes long, the limit is %d: shorten it", len(name), surepost.MaxNameBytes)
+	case strings.HasPrefix(c.DeadLetterQueue, "amq."):
+		bad(`DeadLetterQueue begins with "amq.", which AMQP keeps for the broker: choose another name`)
+	}
 }
 
 func (c ConsumerConfig) validateBindings(bad func(string, ...any)) {

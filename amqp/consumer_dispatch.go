@@ -175,7 +175,9 @@ func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<
 // basic.cancel the broker puts messages that were on their way to us back into the queue before it sees any
 // basic.nack of ours, that is in front of older ones (measured with RabbitMQ 3.10, in most shutdowns under load).
 // Closing gives back all of them in one step, oldest first. The price: RabbitMQ 4.3 counts it as a delivery, which it
-// doesn't for basic.nack; earlier versions count both.
+// doesn't for basic.nack; earlier versions count both. It is paid there too, since the order isn't to be had otherwise:
+// with 4.3.6, under load, basic.cancel and basic.nack gave back in a wrong order 20 times of 25, basic.nack and closing
+// 11 times, closing alone never (3.10.8: 25, 14 and 0).
 func (d *dispatcher) shutdown() error {
 	limit, began := d.config.ShutdownTimeout, time.Now()
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(limit))
@@ -256,9 +258,21 @@ func (d *dispatcher) outageOver() {
 }
 
 func (d *dispatcher) noteBuried(l letter) {
+	if delay, ok := d.config.retryAfter(l); ok {
+		d.noteDelayed(l, delay)
+		return
+	}
 	d.log.Error("a message was moved to the dead-letter queue", "reason", l.reason, "error", l.err, l.attrs())
 	if hook := d.config.Hooks.OnDeadLetter; hook != nil {
 		hook(DeadLetteredMessage{Queue: d.config.Queue, Event: l.event, MessageID: l.delivery.MessageId, Reason: l.reason,
-			Err: l.err, Attempts: l.tries.total, Deliveries: l.deliveries()})
+			Err: l.err, Attempts: l.attempts(), Deliveries: l.deliveries()})
+	}
+}
+
+func (d *dispatcher) noteDelayed(l letter, delay time.Duration) {
+	d.log.Warn("an event's attempts are spent for now; it waits in a retry queue", "error", l.err, "delay", delay, l.attrs())
+	if hook := d.config.Hooks.OnRetry; hook != nil {
+		hook(RetriedMessage{Queue: d.config.Queue, Event: l.event, Err: l.err, Attempt: l.attempts(), Pause: delay,
+			Delayed: true, Deliveries: l.deliveries()})
 	}
 }

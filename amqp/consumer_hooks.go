@@ -13,7 +13,8 @@ import (
 type ConsumerHooks struct {
 	// OnHandled is called after the handler succeeded and before the message is acknowledged.
 	OnHandled func(HandledMessage)
-	// OnRetry is called when the handler failed and the event will be tried again in place.
+	// OnRetry is called when the handler failed and the event will be tried again: in place, or after it has waited in
+	// a retry queue. In that case the broker has confirmed that it is there.
 	OnRetry func(RetriedMessage)
 	// OnBatchFailed is called when a batch was rolled back, before its events are handled one by one.
 	OnBatchFailed func(FailedBatch)
@@ -34,8 +35,9 @@ type HandledMessage struct {
 	Duration time.Duration // of this try, or of the whole batch
 	// BatchSize is how many messages were handled in one transaction, this one included; 1 if it was alone.
 	BatchSize int
-	// Deliveries is how often the broker delivered the message before, without its being acknowledged
-	// (x-delivery-count); 0 the first time, and always 0 with a classic queue.
+	// Deliveries is how often the broker delivered the message before, without its being acknowledged, however it came
+	// back (x-acquired-count of RabbitMQ 4.3, before that x-delivery-count); 0 the first time, and always 0 with a
+	// classic queue.
 	Deliveries int64
 }
 
@@ -47,7 +49,8 @@ type RetriedMessage struct {
 	Outage     bool          // the try didn't count
 	Attempt    int           // tries of this delivery, this one included
 	Pause      time.Duration // until the next try
-	Duration   time.Duration // of this try
+	Duration   time.Duration // of this try; 0 if Delayed
+	Delayed    bool          // it waits in a retry queue, and Attempt counts the tries of all rounds
 	Deliveries int64
 }
 

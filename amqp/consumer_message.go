@@ -14,7 +14,8 @@ type message struct {
 	delivery amqp091.Delivery
 	session  consumerSession
 	event    surepost.Event
-	broken   error // why the body isn't an event; event is empty then
+	broken   error  // why the body isn't an event; event is empty then
+	source   string // the queue it came from
 
 	queue   *keyQueue // its place in the schedule
 	company company
@@ -45,12 +46,30 @@ type unreadableError struct{ error }
 
 func (e unreadableError) Unwrap() error { return e.error }
 
-// headerDeliveryCount is the header in which a quorum queue counts earlier deliveries. It is absent the first time.
-const headerDeliveryCount = "x-delivery-count"
+// The headers in which a quorum queue counts earlier deliveries. They are absent, or 0, the first time. RabbitMQ 4.3
+// leaves out of the first, which x-delivery-limit is about, what a consumer gave back by basic.nack or lost by
+// consumer_timeout, and counts all in the second; earlier versions have only the first, which counts all.
+const (
+	headerDeliveryCount = "x-delivery-count"
+	headerAcquiredCount = "x-acquired-count"
+)
 
 // deliveries returns how often the broker delivered the message before.
 func (m *message) deliveries() int64 {
-	switch n := m.delivery.Headers[headerDeliveryCount].(type) {
+	return max(headerInt(m.delivery.Headers, headerDeliveryCount), headerInt(m.delivery.Headers, headerAcquiredCount))
+}
+
+// attempts returns how often the message was handed to the handler, before its retry queues too.
+func (m *message) attempts() int {
+	if m.retries() == 0 {
+		return m.tries.total
+	}
+	return int(headerInt(m.delivery.Headers, HeaderAttempts)) + m.tries.total
+}
+
+// headerInt returns a header's number, 0 if it has none.
+func headerInt(headers amqp091.Table, name string) int64 {
+	switch n := headers[name].(type) {
 	case int64:
 		return n
 	case int32:

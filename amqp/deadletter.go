@@ -1,8 +1,8 @@
 package amqp
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,6 +28,8 @@ const (
 	HeaderUserID         = "surepost-user-id"          // its user-id property, if it had one
 	HeaderCC             = "surepost-cc"               // its CC header, if it had one
 	HeaderLeftOut        = "surepost-left-out"         // headers of its own that didn't fit any more
+	HeaderRetries        = "surepost-retries"          // how many of RetryDelays it has waited
+	HeaderRedrives       = "surepost-redrives"         // how often it was redriven from the dead-letter queue
 )
 
 const (
@@ -57,10 +59,22 @@ type letter struct {
 // properties and headers travel in one frame of at most frameBytes (0: no limit), which can't be split: where they
 // don't fit, the error's text is cut short; where that doesn't suffice, the longest headers are left out, and named.
 func (l letter) publishing(queue string, now time.Time, frameBytes int) amqp091.Publishing {
-	d := l.delivery
+	headers := setAside(l.delivery)
+	headers[HeaderReason] = string(l.reason)
+	headers[HeaderAttempts] = int64(l.attempts())
+	headers[HeaderQueue] = queue
+	headers[HeaderDeadLetteredAt] = now.UTC().Format(time.RFC3339)
+	headers[HeaderError] = ""
+	fitHeaders(headers, l.err.Error(), frameBytes)
+	return publishingOf(l.delivery, headers)
+}
+
+// setAside returns a copy of the delivery's headers for its next publishing, without what can't stay as it was, and
+// with headers of ours that keep it.
+func setAside(d amqp091.Delivery) amqp091.Table {
 	headers := make(amqp091.Table, len(d.Headers)+9)
 	maps.Copy(headers, d.Headers)
-	for _, counter := range []string{headerDeliveryCount, "x-acquired-count"} {
+	for _, counter := range []string{headerDeliveryCount, headerAcquiredCount} {
 		delete(headers, counter)
 	}
 	if cc, ok := headers["CC"]; ok {
@@ -74,14 +88,16 @@ func (l letter) publishing(queue string, now time.Time, frameBytes int) amqp091.
 	if d.UserId != "" {
 		headers[HeaderUserID] = d.UserId
 	}
-	headers[HeaderReason] = string(l.reason)
-	headers[HeaderAttempts] = int64(l.tries.total)
-	headers[HeaderQueue] = queue
-	headers[HeaderExchange] = d.Exchange
-	headers[HeaderRoutingKey] = d.RoutingKey
-	headers[HeaderDeadLetteredAt] = now.UTC().Format(time.RFC3339)
-	headers[HeaderError] = ""
-	fitHeaders(headers, l.err.Error(), frameBytes)
+	// What came back from a retry or a redrive came by the default exchange: its first way is the one to tell.
+	if _, told := headers[HeaderExchange]; !told || d.Exchange != "" {
+		headers[HeaderExchange] = d.Exchange
+		headers[HeaderRoutingKey] = d.RoutingKey
+	}
+	return headers
+}
+
+// publishingOf returns the delivery's message with other headers: persistent, and without expiration and user-id.
+func publishingOf(d amqp091.Delivery, headers amqp091.Table) amqp091.Publishing {
 	return amqp091.Publishing{
 		Headers:         headers,
 		ContentType:     d.ContentType,
@@ -117,7 +133,7 @@ func fitHeaders(headers amqp091.Table, text string, frameBytes int) {
 func leaveOut(headers amqp091.Table, want int) (freed int) {
 	const nameBytes = 64 // of each name that is listed
 	own := slices.Collect(maps.Keys(headers))
-	own = slices.DeleteFunc(own, func(name string) bool { return strings.HasPrefix(name, "surepost-") })
+	own = slices.DeleteFunc(own, func(name string) bool { return strings.HasPrefix(name, ownHeaders) })
 	slices.SortFunc(own, func(a, b string) int { return fieldBytes(headers[b]) - fieldBytes(headers[a]) })
 	var names []string
 	for _, name := range own {
@@ -179,29 +195,26 @@ func cutText(text string, limit int) string {
 	return text[:end] + mark
 }
 
-// deadLetters publishes dead letters, one after the other, each confirmed before publish returns. It connects when
-// the first is published, on a connection of its own: the broker stops reading from a connection that publishes
-// during a resource alarm, and acknowledgements must not stop with it. It is safe for concurrent use.
+// deadLetters publishes dead letters and what waits for a retry, one after the other, each confirmed before publish
+// returns. It connects when the first is published, on a connection of its own: acknowledgements must not stop during
+// a resource alarm. It is safe for concurrent use.
 type deadLetters struct {
 	config ConsumerConfig
 
 	mu      sync.Mutex // the whole time that a letter takes
 	link    *link      // nil if not connected
-	channel *amqp091.Channel
-	returns chan amqp091.Return   // buffered: a return arrives before its confirm, and is read after it
-	blocked chan amqp091.Blocking // whether the broker wants to be sent nothing
-	paused  bool                  // what it said last
+	courier *courier
 }
 
-// publish returns nil after the broker has confirmed that the dead-letter queue has the letter. After an error it
-// isn't known whether it has; publishing it again may make it a copy more, but never loses it.
+// publish returns nil after the broker has confirmed that the letter's queue has it. After an error it isn't known
+// whether it has; publishing it again may make it a copy more, but never loses it.
 func (q *deadLetters) publish(ctx context.Context, l letter) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	err := q.tryPublish(ctx, l)
 	if err != nil {
 		q.disconnect(ctx)
-		return fmt.Errorf("amqp: publish to the dead-letter queue %q: %w", q.config.deadLetterQueue(), err)
+		return fmt.Errorf("amqp: publish to the queue %q: %w", q.config.letterQueue(l), err)
 	}
 	return nil
 }
@@ -212,35 +225,11 @@ func (q *deadLetters) tryPublish(ctx context.Context, l letter) error {
 			return err
 		}
 	}
-	if err := q.awaitUnblocked(ctx); err != nil {
-		return err
-	}
-	p := l.publishing(q.config.Queue, time.Now(), q.link.Config.FrameSize)
-	var confirm *amqp091.DeferredConfirmation
-	err := q.link.do(ctx, "publish", func() (err error) {
-		const mandatory, immediate = true, false
-		confirm, err = q.channel.PublishWithDeferredConfirmWithContext(ctx,
-			"", q.config.deadLetterQueue(), mandatory, immediate, p)
-		return err
-	})
+	outcomes, err := q.courier.send(ctx, []parcel{q.config.parcel(l, time.Now(), q.link.Config.FrameSize)})
 	if err != nil {
 		return err
 	}
-	if err := q.await(ctx, confirm.Done()); err != nil {
-		return err
-	}
-	select {
-	case <-q.returns:
-		return errors.New("it isn't there: create it, or use Mode Declare")
-	default:
-	}
-	switch {
-	case confirm.Acked():
-		return nil
-	case q.channel.IsClosed():
-		return errors.New("the channel was closed before the confirm came")
-	}
-	return errors.New("the broker refused it for now (nack): see the queue's limits, and whether its nodes are up")
+	return outcomes[0]
 }
 
 func (q *deadLetters) open(ctx context.Context) (err error) {
@@ -248,74 +237,32 @@ func (q *deadLetters) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	q.paused, q.blocked = false, q.link.NotifyBlocked(make(chan amqp091.Blocking, 16))
-	// Declared again, because this is also what heals after somebody has deleted it.
-	if err := q.config.ensureDeadLetterQueue(ctx, q.link); err != nil {
+	// Declared again, because this is also what heals after somebody has deleted one.
+	if err := q.config.ensureLetterQueues(ctx, q.link); err != nil {
 		return err
 	}
-	q.channel, err = q.link.channel(ctx)
-	if err != nil {
-		return err
-	}
-	q.returns = q.channel.NotifyReturn(make(chan amqp091.Return, 1)) // one letter at a time, so at most one return
-	return q.link.do(ctx, "turn on confirms", func() error { return q.channel.Confirm(false) })
+	q.courier, err = newCourier(ctx, q.link)
+	return err
 }
 
-// awaitUnblocked waits until the broker accepts messages.
-func (q *deadLetters) awaitUnblocked(ctx context.Context) error {
-	for {
-		select {
-		case b, ok := <-q.blocked:
-			if !ok {
-				return amqp091.ErrClosed
-			}
-			q.pause(b.Active)
-			continue
-		default:
-		}
-		if !q.paused {
-			return nil
-		}
-		select {
-		case b, ok := <-q.blocked:
-			if !ok {
-				return amqp091.ErrClosed
-			}
-			q.pause(b.Active)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+// parcel returns the letter as it is sent: to the dead-letter queue, or to where it waits for its next retry.
+func (c ConsumerConfig) parcel(l letter, now time.Time, frameBytes int) parcel {
+	if delay, ok := c.retryAfter(l); ok {
+		return c.retryParcel(l, delay, frameBytes)
 	}
+	return parcel{key: c.deadLetterQueue(), publishing: l.publishing(c.source(l), now, frameBytes)}
 }
 
-// await waits for a confirm. The time in which the broker doesn't read doesn't count.
-func (q *deadLetters) await(ctx context.Context, confirmed <-chan struct{}) error {
-	limit := time.NewTicker(q.link.rpcTimeout)
-	defer limit.Stop()
-	for {
-		select {
-		case <-confirmed:
-			return nil
-		case b, ok := <-q.blocked:
-			if !ok {
-				q.blocked = nil // the link has ended, which ends the wait for the confirm too
-			}
-			q.pause(b.Active)
-			limit.Reset(q.link.rpcTimeout)
-		case <-limit.C:
-			if !q.paused {
-				return fmt.Errorf("no confirm within RPCTimeout (%v)", q.link.rpcTimeout)
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+// letterQueue returns the name of the queue that the letter goes to.
+func (c ConsumerConfig) letterQueue(l letter) string {
+	if delay, ok := c.retryAfter(l); ok {
+		return c.retryQueue(delay)
 	}
+	return c.deadLetterQueue()
 }
 
-func (q *deadLetters) pause(paused bool) {
-	q.paused = paused
-	q.link.guard.pauseDeadline(paused)
-}
+// source returns the queue that the letter was consumed from.
+func (c ConsumerConfig) source(l letter) string { return cmp.Or(l.message.source, c.Queue) }
 
 // close ends the connection, if there is one. A publish that is under way must have been ended by its context.
 func (q *deadLetters) close(ctx context.Context) {
@@ -331,5 +278,5 @@ func (q *deadLetters) disconnect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
 	q.link.close(ctx) // its outcome changes nothing: what was confirmed is confirmed
-	q.link = nil
+	q.link, q.courier = nil, nil
 }

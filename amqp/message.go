@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,6 +18,19 @@ import (
 // keys. The client library closes the whole connection over a longer one.
 const maxShortString = 255
 
+// HeaderPartitionKey is the header that partitions events (see ConsumerConfig.Partitions): the event's key, or its id
+// if it has no key, so that events without order spread evenly. An exchange can only look at routing key and headers,
+// not into the body.
+//
+// Every event that is published has it, whether anybody partitions it or not, so that a subscription can begin to at any
+// time without the publishers' doing anything. As the only header it costs 1.3 µs and 9 allocations beside a
+// publish's 2.6 µs and 39, beside other headers 0.3 µs and 4 (BenchmarkPublishWithKeyHeader);
+// PublisherConfig.OmitPartitionKey saves them.
+const HeaderPartitionKey = "surepost-partition-key"
+
+// ownHeaders is the prefix of all headers that this package sets. Event.Headers never holds them.
+const ownHeaders = "surepost-"
+
 // PublishingFromEvent returns the message that carries an event:
 //
 //	eventId        message-id           what a returned message is known by
@@ -24,7 +38,8 @@ const maxShortString = 255
 //	timestamp      timestamp            in whole seconds: AMQP has no finer ones (the body has)
 //	source         app-id
 //	correlationId  correlation-id
-//	Headers        headers              traceparent, tracestate and what the producer added; nothing else
+//	Headers        headers              traceparent, tracestate and what the producer added
+//	eventKey       headers              as surepost-partition-key, see HeaderPartitionKey; nothing else
 //	               content-type         application/json
 //	               delivery-mode        2, persistent
 //
@@ -38,8 +53,9 @@ func PublishingFromEvent(e surepost.Event) (amqp091.Publishing, error) {
 
 // formatter formats messages in memory that it uses again for the next one.
 type formatter struct {
-	body    []byte
-	headers amqp091.Table
+	body             []byte
+	headers          amqp091.Table
+	omitPartitionKey bool
 }
 
 // keepBodyBytes is the largest body whose memory is kept for the next message.
@@ -70,16 +86,20 @@ func (f *formatter) publishing(e *surepost.Event) (amqp091.Publishing, error) {
 	if e.Time.Unix() > 0 { // AMQP's timestamp is unsigned; zero means none
 		p.Timestamp = e.Time
 	}
-	if len(e.Headers) > 0 {
-		if f.headers == nil {
-			f.headers = make(amqp091.Table, len(e.Headers))
-		}
-		clear(f.headers)
-		for k, v := range e.Headers {
-			f.headers[k] = v
-		}
-		p.Headers = f.headers
+	if len(e.Headers) == 0 && f.omitPartitionKey {
+		return p, nil
 	}
+	if f.headers == nil {
+		f.headers = make(amqp091.Table, len(e.Headers)+1)
+	}
+	clear(f.headers)
+	for k, v := range e.Headers {
+		f.headers[k] = v
+	}
+	if !f.omitPartitionKey {
+		f.headers[HeaderPartitionKey] = cmp.Or(e.Key, e.ID)
+	}
+	p.Headers = f.headers
 	return p, nil
 }
 
@@ -137,8 +157,8 @@ func headerFrameBytes(p *amqp091.Publishing) int {
 // envelope's eventId is an error, since dedupe and the broker's bookkeeping would speak of different events.
 //
 // Headers with text are taken as they are, numbers, booleans and times as text. Those that begin with "x-" are
-// RabbitMQ's own and left out, as are tables and arrays. Errors match [surepost.ErrNotAnEvent]: reading the message
-// again can't help.
+// RabbitMQ's own, those that begin with "surepost-" this package's: they are left out, as are tables and arrays.
+// Errors match [surepost.ErrNotAnEvent]: reading the message again can't help.
 func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 	e, err := surepost.ParseEnvelope(d.Body)
 	if err != nil {
@@ -165,7 +185,7 @@ func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 func textHeaders(table amqp091.Table) map[string]string {
 	var headers map[string]string
 	for k, v := range table {
-		if strings.HasPrefix(k, "x-") {
+		if strings.HasPrefix(k, "x-") || strings.HasPrefix(k, ownHeaders) {
 			continue
 		}
 		text, ok := headerText(v)

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"net"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +35,8 @@ func TestAnEventSurvivesTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.MessageId != want.ID || p.Type != want.Type || p.AppId != want.Source || p.CorrelationId != want.CorrelationID ||
-		p.ContentType != "application/json" || p.DeliveryMode != amqp091.Persistent || !p.Timestamp.Equal(want.Time) || len(p.Headers) != 2 {
+		p.ContentType != "application/json" || p.DeliveryMode != amqp091.Persistent || !p.Timestamp.Equal(want.Time) || len(p.Headers) != 3 ||
+		p.Headers[HeaderPartitionKey] != want.Key {
 		t.Errorf("the properties are %+v", p)
 	}
 	got, err := EventFromDelivery(delivery(p))
@@ -103,6 +106,33 @@ func TestAnUnpublishableEventMatchesErrInvalidEvent(t *testing.T) {
 	}
 }
 
+// TestAnEventIsPartitionedByItsKey, and one without a key by itself.
+func TestAnEventIsPartitionedByItsKey(t *testing.T) {
+	e := testEvent("e1")
+	p, err := PublishingFromEvent(e)
+	if err != nil || p.Headers[HeaderPartitionKey] != e.Key {
+		t.Errorf("%v %v", p.Headers, err)
+	}
+	e.Key, e.Headers = "", map[string]string{HeaderPartitionKey: "forged"}
+	p, err = PublishingFromEvent(e)
+	if err != nil || p.Headers[HeaderPartitionKey] != "e1" {
+		t.Errorf("%v %v", p.Headers, err)
+	}
+	f := formatter{omitPartitionKey: true}
+	e.Headers = nil
+	if p, err := f.publishing(&e); err != nil || p.Headers != nil {
+		t.Errorf("%v %v", p.Headers, err)
+	}
+}
+
+func TestOwnHeadersAreNotTheEvents(t *testing.T) {
+	e, err := EventFromDelivery(amqp091.Delivery{Body: []byte(`{"eventId":"e1","eventType":"T"}`),
+		Headers: amqp091.Table{HeaderPartitionKey: "k", HeaderRedrives: int64(2), HeaderError: "x", "tenant": "acme"}})
+	if err != nil || !maps.Equal(e.Headers, map[string]string{"tenant": "acme"}) {
+		t.Errorf("%v %v", e.Headers, err)
+	}
+}
+
 func BenchmarkFormat(b *testing.B) {
 	var f formatter
 	e := testEvent("0190d8a0-7a1b-7c3d-8e4f-0123456789ab")
@@ -113,4 +143,64 @@ func BenchmarkFormat(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkPublishWithKeyHeader is what the client spends on a publish, over a connection that swallows all: without and
+// with the partition key, as the only header or beside another.
+func BenchmarkPublishWithKeyHeader(b *testing.B) {
+	trace := map[string]string{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+	for _, c := range []struct {
+		name    string
+		headers map[string]string
+		omit    bool
+	}{{"no header", nil, true}, {"key", nil, false}, {"traceparent", trace, true}, {"traceparent and key", trace, false}} {
+		b.Run(c.name, func(b *testing.B) {
+			channel := newSwallowingChannel(b)
+			f := formatter{omitPartitionKey: c.omit}
+			e := testEvent("0190d8a0-7a1b-7c3d-8e4f-0123456789ab")
+			e.Headers = c.headers
+			b.ReportAllocs()
+			for b.Loop() {
+				p, err := f.publishing(&e)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := channel.Publish("events", "order-service.OrderCreated", true, false, p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// swallower passes bytes on until it is told to swallow them.
+type swallower struct {
+	net.Conn
+	swallow atomic.Bool
+}
+
+func (s *swallower) Write(p []byte) (int, error) {
+	if s.swallow.Load() {
+		return len(p), nil
+	}
+	return s.Conn.Write(p)
+}
+
+func newSwallowingChannel(b *testing.B) *amqp091.Channel {
+	conn, err := net.Dial("tcp", newPeer(b, script{}).listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	s := &swallower{Conn: conn}
+	opened, err := amqp091.Open(s, amqp091.Config{SASL: []amqp091.Authentication{&amqp091.PlainAuth{}}, Vhost: "/"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	channel, err := opened.Channel()
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.swallow.Store(true)
+	return channel
 }

@@ -58,7 +58,7 @@ const (
 	classConnection, classChannel, classExchange, classBasic, classConfirm = 10, 20, 40, 60, 85
 )
 
-func newPeer(t *testing.T, s script) *peer {
+func newPeer(t testing.TB, s script) *peer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -41,6 +41,10 @@ type PublisherConfig struct {
 	// the same default: 1024. More gains no rate, and the client library's bookkeeping grows with it. At most 16384.
 	Window int
 
+	// OmitPartitionKey leaves the header [HeaderPartitionKey] out, for brokers on which no subscription has
+	// Partitions. Default false: without the header all events of a publisher go to one and the same partition.
+	OmitPartitionKey bool
+
 	// Logger is told when a session opens, and when the broker blocks and unblocks it. Default slog.Default().
 	Logger *slog.Logger
 }

@@ -162,7 +162,7 @@ func (s *session) end(why error) {
 // write publishes the window's events in order.
 func (s *session) write() {
 	defer s.running.Done()
-	var f formatter
+	f := formatter{omitPartitionKey: s.cfg.OmitPartitionKey}
 	for {
 		// Blocked: the broker doesn't read. What is written nevertheless would fill the socket, and make
 		// duplicates if the connection is lost.

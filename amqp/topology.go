@@ -49,6 +49,7 @@ type Exchange struct {
 	// Name, at most 255 bytes. Those that begin with "amq." are RabbitMQ's own: they are verified, never declared.
 	Name string
 	// Kind is topic, direct, fanout, headers, or what a plugin adds ("x-consistent-hash"). Default topic.
+	// A kind that the broker doesn't have shows when it is declared.
 	Kind string
 	// Args are further arguments, such as alternate-exchange. Prefer policies: arguments can't be changed later.
 	Args map[string]any
@@ -69,6 +70,14 @@ func (e Exchange) validate() []error {
 	}
 	if n := len(e.Name); n > maxShortString {
 		add("the exchange name %.40q… is %d bytes long, the limit is %d: shorten it", e.Name, n, maxShortString)
+	}
+	switch e.Kind {
+	case "", amqp091.ExchangeTopic, amqp091.ExchangeDirect, amqp091.ExchangeFanout, amqp091.ExchangeHeaders:
+	default:
+		if !strings.HasPrefix(e.Kind, "x-") {
+			add("the kind of exchange %.40q is %.40q, which RabbitMQ doesn't have: "+
+				"use topic, direct, fanout or headers, or a plugin's kind, which begins with \"x-\"", e.Name, e.Kind)
+		}
 	}
 	if n := len(e.Kind); n > maxShortString {
 		add("the kind of exchange %.40q is %d bytes long, the limit is %d: shorten it", e.Name, n, maxShortString)
@@ -182,12 +191,21 @@ func explainTopology(of entity, verb, vhost string, err error) error {
 		if m := inequivalent.FindStringSubmatch(answer.Reason); m != nil {
 			e.Argument, e.Asked, e.Current = m[1], unquote(m[4]), unquote(m[5])
 			e.Problem = fmt.Sprintf("it is there with another %s: asked for %s, there is %s", e.Argument, e.Asked, e.Current)
-			e.Remedy = "declare it as it is there, or delete and create it anew in a maintenance window, " +
+			e.Remedy = argumentRemedy(e.Argument) + ", or delete and create it anew in a maintenance window, " +
 				"or use Mode Verify or None"
+			break
+		}
+		if explainUnknownKind(e, answer.Reason) { // from 4.3 on
 			break
 		}
 		e.Problem = "the broker refused it as it is"
 		e.Remedy = "change what the broker names, or use Mode Verify or None if it is there already"
+	case amqp091.CommandInvalid:
+		if explainUnknownKind(e, answer.Reason) { // up to 4.2, and the connection is gone with it
+			break
+		}
+		e.Problem = "the broker doesn't know such a command"
+		e.Remedy = "see its answer, and RabbitMQ's log"
 	case amqp091.NotFound:
 		e.Problem = "it isn't there"
 		e.Remedy = "create it, or use Mode Declare"
@@ -210,6 +228,49 @@ func explainTopology(of entity, verb, vhost string, err error) error {
 		e.Remedy = "see its answer, and RabbitMQ's log"
 	}
 	return e
+}
+
+// argumentRemedy says how to declare something with the argument that is there.
+func argumentRemedy(argument string) string {
+	for _, a := range []struct{ argument, field string }{
+		{"type", "the exchange's Kind (PublisherConfig.Exchanges)"},
+		{amqp091.QueueTypeArg, "ConsumerConfig.QueueType"},
+		{"x-single-active-consumer", "ConsumerConfig.Competing"},
+		{"x-delivery-limit", "ConsumerConfig.DeliveryLimit"},
+		{"x-dead-letter-routing-key", "ConsumerConfig.DeadLetterQueue"},
+	} {
+		if a.argument == argument {
+			return "declare it as it is there, by " + a.field
+		}
+	}
+	return "declare it as it is there"
+}
+
+// unknownKind is how RabbitMQ names a kind of exchange that it doesn't have (rabbit_exchange:check_type).
+var unknownKind = regexp.MustCompile(`(?:unknown|invalid) exchange type '([^']*)'`)
+
+// explainUnknownKind reports whether that is what the broker complains of.
+func explainUnknownKind(e *TopologyError, reason string) bool {
+	m := unknownKind.FindStringSubmatch(reason)
+	if m == nil {
+		return false
+	}
+	e.Problem = fmt.Sprintf("the broker has no exchanges of the kind %q", m[1])
+	for _, p := range []struct{ kind, plugin string }{
+		{"x-consistent-hash", "rabbitmq_consistent_hash_exchange"},
+		{"x-modulus-hash", "rabbitmq_sharding"},
+		{"x-random", "rabbitmq_random_exchange"},
+		{"x-recent-history", "rabbitmq_recent_history_exchange"},
+		{"x-jms-topic", "rabbitmq_jms_topic_exchange"},
+	} {
+		if p.kind == m[1] {
+			e.Remedy = fmt.Sprintf("enable its plugin on every node (rabbitmq-plugins enable %s)", p.plugin)
+			return true
+		}
+	}
+	e.Remedy = "use topic, direct, fanout or headers, or enable the plugin that has it, on every node " +
+		"(rabbitmq-plugins list)"
+	return true
 }
 
 // unquote takes the quotes off RabbitMQ's 'topic'; longer wordings ("the value '5' of type 'long'", "none") stay as

@@ -95,6 +95,13 @@ func (r *RabbitMQServer) Unblock(tb testing.TB) {
 	r.flip(tb, "unblock", func(ctx context.Context) error { return r.setAlarm(ctx, false) })
 }
 
+// Eval evaluates an Erlang expression in a private broker (rabbitmqctl eval), to set what rabbitmq.conf has
+// no key for: application:set_env(rabbit, channel_tick_interval, 500).
+func (r *RabbitMQServer) Eval(tb testing.TB, expression string) {
+	tb.Helper()
+	r.flip(tb, "change", func(ctx context.Context) error { return r.server.Control(ctx, "eval", expression) })
+}
+
 func (r *RabbitMQServer) setAlarm(ctx context.Context, raised bool) error {
 	if err := r.server.BlockPublishers(ctx, raised); err != nil {
 		return err

@@ -491,12 +491,18 @@ func (q *queueUnderTest) runFails(config amqp.ConsumerConfig) error {
 func (q *queueUnderTest) publish(keys, each int) {
 	q.t.Helper()
 	q.awaitQueue(consumedQueue)
+	q.send(1, keys, each)
+}
+
+// send publishes events number first and on of each key.
+func (q *queueUnderTest) send(first, keys, each int) {
+	q.t.Helper()
 	var confirms []*amqp091.DeferredConfirmation
 	for n := range each {
 		for k := range keys {
 			key := fmt.Sprintf("key%d", k)
 			e, err := surepost.Event{
-				ID: fmt.Sprintf("%s/%d", key, n+1), Type: "OrderCreated", Source: "shop", Key: key, Data: n + 1,
+				ID: fmt.Sprintf("%s/%d", key, n+first), Type: "OrderCreated", Source: "shop", Key: key, Data: n + first,
 				Headers: map[string]string{"tenant": "acme"},
 			}.Complete(q.t.Context(), surepost.Defaults{})
 			if err != nil {
