@@ -34,10 +34,10 @@ type job struct {
 
 // report is what a worker tells.
 type report struct {
-	Seconds     float64 // from its start, connecting included, to the last confirm
-	Published   int     // all in all: a relay goes on for a moment after Events
-	PeakMiB     float64 // of resident memory (VmHWM)
-	CPUSeconds  float64 // user and system, from its start to the last confirm
+	Seconds    float64 // from its start, connecting included, to the last confirm
+	Published  int     // all in all: a relay goes on for a moment after Events
+	PeakMiB    float64 // of resident memory (VmHWM)
+	CPUSeconds float64 // user and system, from its start to the last confirm
 }
 
 func (r report) rate(events int) float64 { return float64(events) / r.Seconds }

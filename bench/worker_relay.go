@@ -97,9 +97,9 @@ func (s *instantSession) Send(_ context.Context, tag uint64, _ *relay.Entry) err
 	return nil
 }
 
-func (s *instantSession) Outcomes() <-chan []relay.Outcome       { return s.outcomes }
+func (s *instantSession) Outcomes() <-chan []relay.Outcome         { return s.outcomes }
 func (s *instantSession) Blocked() (bool, string, <-chan struct{}) { return false, "", nil }
-func (s *instantSession) Err() error                              { return nil }
+func (s *instantSession) Err() error                               { return nil }
 
 func (s *instantSession) Close(context.Context) error {
 	if !s.closed.Swap(true) {
