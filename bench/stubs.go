@@ -2,6 +2,6 @@ package main
 
 import "context"
 
-var latency, consume, wal benchmark
+var consume, wal benchmark
 
 func runAll(ctx context.Context, args []string) error { return nil }
