@@ -2,12 +2,13 @@
 # make demo    the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
 # make up      starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
 # make down    ends them
+# make bench   every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
 # make lint    gofmt, go vet, staticcheck
 
 MODULES := . harness integration examples bench
 N ?= 20000
 
-.PHONY: test demo up down lint servers tidy
+.PHONY: test demo up down bench lint servers tidy
 
 test: servers
 	@failed=; for m in $(MODULES); do \
@@ -27,6 +28,10 @@ up:
 
 down:
 	@go run ./harness/cmd/harness down
+
+# CASES=drain,wal runs only these; the others' results stay.
+bench: servers
+	@go run ./bench all -only "$(CASES)"
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi

@@ -72,12 +72,12 @@ func runWrite(ctx context.Context, l *lab) ([]result, error) {
 				return perSecond * float64(f.events), err
 			}
 		}
-		surepostEvents, handWritten := l.writeOne, l.insertOne
+		ours, byHand := l.writeOne, l.insertOne
 		if f.events > 1 {
-			surepostEvents, handWritten = l.writeMany, l.insertMany
+			ours, byHand = l.writeMany, l.insertMany
 		}
 		// One slice of each is thrown away: it fills caches and prepares statements on each connection.
-		sides := []side{{"outbox", rate(surepostEvents)}, {"hand-written", rate(handWritten)}}
+		sides := []side{{"outbox", rate(ours)}, {"hand-written", rate(byHand)}}
 		if _, err := alternate(ctx, 1, sides...); err != nil {
 			return nil, err
 		}
@@ -140,17 +140,30 @@ func (l *lab) writeMany(ctx context.Context, tx pgx.Tx, first int) error {
 }
 
 func (l *lab) insertMany(ctx context.Context, tx pgx.Tx, first int) error {
-	ids, keys := make([]string, eventsPerCall), make([]string, eventsPerCall)
-	types, payloads := make([]string, eventsPerCall), make([]json.RawMessage, eventsPerCall)
-	for i := range ids {
-		payload, err := json.Marshal(newOrder(first + i))
-		if err != nil {
-			return err
-		}
-		ids[i], keys[i], types[i], payloads[i] = surepost.NewID(), customer(first+i), eventType, payload
+	rows, err := newHandWritten(first, eventsPerCall)
+	if err != nil {
+		return err
 	}
-	_, err := tx.Exec(ctx, insertMany, ids, keys, types, payloads)
+	_, err = tx.Exec(ctx, insertMany, rows.ids, rows.keys, rows.types, rows.payloads)
 	return err
+}
+
+// handWritten are the columns of rows for a hand-written table.
+type handWritten struct {
+	ids, keys, types []string
+	payloads         []json.RawMessage
+}
+
+func newHandWritten(first, n int) (rows handWritten, err error) {
+	for i := first; i < first+n; i++ {
+		payload, err := json.Marshal(newOrder(i))
+		if err != nil {
+			return rows, err
+		}
+		rows.ids, rows.keys = append(rows.ids, surepost.NewID()), append(rows.keys, customer(i))
+		rows.types, rows.payloads = append(rows.types, eventType), append(rows.payloads, payload)
+	}
+	return rows, nil
 }
 
 // checkWritten makes sure that both sides wrote rows of the same data: as many bytes in each.
