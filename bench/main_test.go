@@ -97,3 +97,43 @@ func TestMedian(t *testing.T) {
 		}
 	}
 }
+
+// What was written by hand outlives a new run, and what falls short is shown.
+func TestTheReportShowsFiguresNotesAndMisses(t *testing.T) {
+	env := environment{Date: "2026-01-02 03:04 UTC", CPU: "a processor", Cores: 2, Go: "go1.26.0"}
+	settings := func() map[string]any { return map[string]any{"environment": env, "rounds": 3} }
+	dir := t.TempDir()
+	err := writeResults(dir, []result{
+		newCost("wal/1", "bytes/event", 650, 1000, settings()).atMost(640),
+		newRate("drain", "events/s", 1200, 1000, settings()).atLeast(1.1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/"+notesFile, []byte("# Notes\n\n## wal\n\nTwo indexes.\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), []string{"all", "-dir", dir, "-report"}); err != nil {
+		t.Fatal(err)
+	}
+	report, err := os.ReadFile(dir + "/" + reportFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Measured 2026-01-02, on a processor, 2 cores",
+		"| drain | 1200 | 1000 | events/s | 1.20 | ratio ≥ 1.1 | yes |\n| wal/1 | 650 | 1000 | bytes/event | 1.54 | figure ≤ 640 bytes/event | **no** |",
+		"\nTwo indexes.\n",
+		drain.compares,
+	} {
+		if !strings.Contains(string(report), want) {
+			t.Errorf("the report lacks %q:\n%s", want, report)
+		}
+	}
+	if err := os.WriteFile(dir+"/"+notesFile, []byte("## nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), []string{"all", "-dir", dir, "-report"}); err == nil || !strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("a note on no case: %v", err)
+	}
+}

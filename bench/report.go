@@ -16,10 +16,11 @@ func renderReport(results []result, notes map[string]string) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "<!-- Written by `make bench` from results.jsonl and notes.md. Don't edit: notes go into notes.md. -->")
 	fmt.Fprintln(&b, "# Results")
-	fmt.Fprintln(&b, `
+	fmt.Fprint(&b, `
 Each figure was measured in the same run as its reference, in rounds whose order is drawn at random; both are medians.
 A ratio above 1 is better than the reference, whatever the unit. The aims are the project's own, set before anything
 was measured. What falls short stays in the table, and below it says why.
+
 `)
 	for _, env := range environments(results) {
 		fmt.Fprintln(&b, env)
