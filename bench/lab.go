@@ -19,7 +19,7 @@ import (
 // not in the middle of some round.
 var serverSettings = [][2]string{
 	{"shared_buffers", "1GB"},
-	{"max_wal_size", "32GB"},
+	{"max_wal_size", "16GB"},
 	{"checkpoint_timeout", "1h"},
 	{"max_connections", "200"},
 }
