@@ -75,7 +75,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 
 // serve serves one session and returns why it ended. If ctx ended it leaves the session to the shutdown.
 func (c *Consumer) serve(ctx context.Context, d *dispatcher, s consumerSession) error {
-	d.log.Info("consuming", "prefetch", c.config.Prefetch, "workers", c.config.Workers)
+	d.log.Info("consuming", "prefetch", c.config.Prefetch, "workers", c.config.Workers, "batch_size", c.config.BatchSize)
 	if hook := c.config.Hooks.OnConnect; hook != nil {
 		hook()
 	}

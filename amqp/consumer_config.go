@@ -64,8 +64,8 @@ type ConsumerConfig struct {
 	Mode Mode
 
 	// QueueType is the kind of both queues. Default [QuorumQueue], which is replicated and counts deliveries. A
-	// [ClassicQueue] doesn't count: a message that kills the process is delivered to the next one for ever. It can't
-	// be changed once the queue exists.
+	// [ClassicQueue] doesn't count: there a message that kills the process is found by MaxUnfinished only. It can't be
+	// changed once the queue exists.
 	QueueType QueueType
 
 	// Competing lets all consumers of the queue receive messages at once, which spreads the load and gives up the order
@@ -75,7 +75,7 @@ type ConsumerConfig struct {
 	Competing bool
 
 	// DeliveryLimit is how often the broker delivers a message before it gives up and moves it to the dead-letter
-	// queue. It catches what no code of this process can: a message that kills the process. Default 20, RabbitMQ 4's
+	// queue. It is the last resort against a message that kills the process (see MaxUnfinished). Default 20, RabbitMQ 4's
 	// own, declared explicitly because RabbitMQ 3 has none. At least 2. Failures in this process don't count against
 	// it, lost connections do. Only for quorum queues. It can't be changed by the consumer once the queue exists.
 	DeliveryLimit int
@@ -86,7 +86,21 @@ type ConsumerConfig struct {
 	// redelivery after a crash.
 	Prefetch int
 
-	// Workers is how many events are handled at once. Default 8, or Prefetch if that is less: each one holds a
+	// BatchSize is how many messages are handled in one transaction, at most: those of one key in their order, and of
+	// many keys. It takes a BatchHandler, such as *inbox.Inbox. Default 1: each alone, which is easiest to follow.
+	// Batches of 20 to 100 multiply the throughput, because a commit costs about as much as a dozen statements. At
+	// most Prefetch, which should be several times Workers × BatchSize, or workers wait for messages.
+	//
+	// If a batch fails, by whatever error, it is rolled back as a whole, and its messages are handled one by one,
+	// each alone, with the rules for failures below: the batch's failure counts as nobody's attempt, so a poison
+	// message costs one rolled-back batch. Messages that are redelivered are never in a batch.
+	BatchSize int
+
+	// BatchLinger is how long a batch that isn't full may wait for further messages while a worker is free. Default
+	// 0: it takes what is there and never waits; under load batches fill by themselves.
+	BatchLinger time.Duration
+
+	// Workers is how many events, or batches of events, are handled at once. Default 8, or Prefetch if that is less: each one holds a
 	// database connection while it works, and 8 saturate one process's handlers of a few milliseconds each while they
 	// leave most of PostgreSQL's default of 100 connections to others. The pool needs as many connections (pgxpool's
 	// default is the number of CPUs, at least 4).
@@ -97,13 +111,21 @@ type ConsumerConfig struct {
 	// don't count (ErrorIsOutage).
 	MaxAttempts int
 
+	// MaxUnfinished is how many attempts at an event may have been started and never finished, because the process died,
+	// before it goes to the dead-letter queue without a further one (KillsProcess). Default 3: each counts while the
+	// event is handled with no other suspect beside it, so twice can be bad luck (a deployment, the kernel's OOM
+	// killer), but hardly three times. An event's first delivery isn't counted, so a killer takes MaxUnfinished + 1
+	// processes at most. It takes an AttemptCounter, such as *inbox.Inbox.
+	MaxUnfinished int
+
 	// Backoff is waited between tries, with full jitter. It holds up the event's own key only. Default: a ceiling of
 	// 100 ms that doubles up to 10 s.
 	Backoff Backoff
 
-	// HandlerTimeout ends the context of one try. Default 5 min. MaxAttempts times HandlerTimeout must stay below 30
-	// min, RabbitMQ's default consumer_timeout: after that the broker takes the message away and ends the session,
-	// and its tries start from nothing.
+	// HandlerTimeout ends the context of one try, of a single event or of a whole batch. Default 5 min, with
+	// batches 4 min. MaxAttempts times HandlerTimeout, and once more for a batch, must stay below 30 min, RabbitMQ's
+	// default consumer_timeout: after that the broker takes the message away and ends the session, and its tries start
+	// from nothing.
 	HandlerTimeout time.Duration
 
 	// ShutdownTimeout bounds a graceful shutdown, from the end of Run's context to Run's return. Default 30 s.
@@ -148,6 +170,9 @@ const (
 	// maxQuorumPrefetch is what a quorum queue caps the prefetch to (RabbitMQ, "Quorum Queues").
 	maxQuorumPrefetch = 2000
 
+	// maxBatchLinger keeps a batch that never fills from looking like a consumer that doesn't consume.
+	maxBatchLinger = time.Minute
+
 	// brokerConsumeTimeout is RabbitMQ's default consumer_timeout ("Consumers", "Delivery Acknowledgement Timeout").
 	brokerConsumeTimeout = 30 * time.Minute
 )
@@ -158,10 +183,15 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.QueueType = cmp.Or(c.QueueType, QuorumQueue)
 	c.DeliveryLimit = cmp.Or(c.DeliveryLimit, 20)
 	c.Prefetch = cmp.Or(c.Prefetch, 100)
+	c.BatchSize = cmp.Or(c.BatchSize, 1)
 	c.Workers = cmp.Or(c.Workers, min(8, max(c.Prefetch, 1)))
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 5)
+	c.MaxUnfinished = cmp.Or(c.MaxUnfinished, 3)
 	c.Backoff.Min = cmp.Or(c.Backoff.Min, 100*time.Millisecond)
 	c.Backoff.Max = cmp.Or(c.Backoff.Max, max(10*time.Second, c.Backoff.Min))
+	if c.BatchSize > 1 {
+		c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 4*time.Minute)
+	}
 	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 5*time.Minute)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	if c.ErrorIsOutage == nil {
@@ -242,23 +272,44 @@ func (c ConsumerConfig) validateLimits(bad func(string, ...any)) {
 	if c.Prefetch < 1 || c.Prefetch > maxQuorumPrefetch {
 		bad("Prefetch is %d messages: use 1 to %d", c.Prefetch, maxQuorumPrefetch)
 	}
+	c.validateBatches(bad)
 	if c.Workers < 1 || c.Workers > c.Prefetch {
 		bad("Workers is %d: use 1 to Prefetch (%d); more would never have work", c.Workers, c.Prefetch)
 	}
 	if c.MaxAttempts < 1 {
 		bad("MaxAttempts is %d: use at least 1", c.MaxAttempts)
 	}
+	if c.MaxUnfinished < 1 {
+		bad("MaxUnfinished is %d: use at least 1", c.MaxUnfinished)
+	}
 	if c.Backoff.Min < 0 || c.Backoff.Max < c.Backoff.Min {
 		bad("Backoff is %v to %v: use a Min above 0 and a Max that isn't below it", c.Backoff.Min, c.Backoff.Max)
+	}
+	tries := max(c.MaxAttempts, 1)
+	if c.BatchSize > 1 {
+		tries++
 	}
 	switch {
 	case c.HandlerTimeout < 0:
 		bad("HandlerTimeout is %v: use a time above 0", c.HandlerTimeout)
-	case brokerConsumeTimeout/c.HandlerTimeout <= time.Duration(max(c.MaxAttempts, 1)):
-		bad("HandlerTimeout is %v, %d times (MaxAttempts): lower one of them, so that all tries fit into %v, "+
-			"after which the broker takes the message away (consumer_timeout)", c.HandlerTimeout, c.MaxAttempts, brokerConsumeTimeout)
+	case brokerConsumeTimeout/c.HandlerTimeout <= time.Duration(tries):
+		bad("HandlerTimeout is %v, %d times (MaxAttempts, and a batch): lower one of them, so that all tries fit into %v, "+
+			"after which the broker takes the message away (consumer_timeout)", c.HandlerTimeout, tries, brokerConsumeTimeout)
 	}
 	if c.ShutdownTimeout < 0 {
 		bad("ShutdownTimeout is %v: use a time above 0", c.ShutdownTimeout)
+	}
+}
+
+func (c ConsumerConfig) validateBatches(bad func(string, ...any)) {
+	if c.BatchSize < 1 || c.BatchSize > max(c.Prefetch, 1) {
+		bad("BatchSize is %d messages: use 1 to Prefetch (%d); more would never be there", c.BatchSize, c.Prefetch)
+	}
+	if _, ok := c.Handler.(BatchHandler); c.BatchSize > 1 && c.Handler != nil && !ok {
+		bad("BatchSize is %d, but the Handler, a %T, has no method HandleBatch: use an *inbox.Inbox, give yours that method "+
+			"(embed the Inbox that it wraps), or set BatchSize to 1", c.BatchSize, c.Handler)
+	}
+	if c.BatchLinger < 0 || c.BatchLinger > maxBatchLinger {
+		bad("BatchLinger is %v: use 0 to %v; every message may wait that long", c.BatchLinger, maxBatchLinger)
 	}
 }

@@ -36,6 +36,9 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		QueueType:       "stream",
 		Prefetch:        2001,
 		Workers:         3000,
+		BatchSize:       2002,
+		BatchLinger:     -1,
+		MaxUnfinished:   -1,
 		MaxAttempts:     -1,
 		Backoff:         Backoff{Min: time.Minute, Max: time.Second},
 		HandlerTimeout:  30 * time.Minute,
@@ -46,7 +49,7 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{"URL", "Handler", "Queue is 252", "Exchange", "Types[0]", "Types[1]", "Types[2]",
-		"BindingKeys[0]", "Mode", "QueueType", "Prefetch", "Workers", "MaxAttempts", "Backoff", "HandlerTimeout",
+		"BindingKeys[0]", "Mode", "QueueType", "Prefetch", "Workers", "BatchSize", "BatchLinger", "MaxAttempts", "MaxUnfinished", "Backoff", "HandlerTimeout",
 		"ShutdownTimeout", "Unhandled"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error doesn't speak of %s", want)
@@ -68,6 +71,23 @@ func TestAttemptsMustFitIntoTheBrokersTimeout(t *testing.T) {
 	config.MaxAttempts = 2
 	if _, err := NewConsumer(config); err != nil {
 		t.Errorf("2 attempts of 10 min: %v", err)
+	}
+}
+
+// TestBatchesNeedAHandlerOfBatches, and time for one try more.
+func TestBatchesNeedAHandlerOfBatches(t *testing.T) {
+	config := ConsumerConfig{Connection: Connection{URLs: []string{"amqp://localhost"}}, Queue: "q", Types: []string{"#"},
+		Handler: handlerFunc(nil), BatchSize: 10}
+	if _, err := NewConsumer(config); err == nil || !strings.Contains(err.Error(), "no method HandleBatch: use an *inbox.Inbox") {
+		t.Errorf("a Handler without HandleBatch: %v", err)
+	}
+	config.Handler = newBatchLedger(t, nil)
+	if _, err := NewConsumer(config); err != nil {
+		t.Errorf("with HandleBatch: %v", err)
+	}
+	config.HandlerTimeout = 5 * time.Minute
+	if _, err := NewConsumer(config); err == nil || !strings.Contains(err.Error(), "and a batch") {
+		t.Errorf("a batch and 5 attempts of 5 min: %v", err)
 	}
 }
 

@@ -2,15 +2,11 @@ package amqp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/surepost/surepost/inbox"
 )
 
 // consumerSession is what the dispatcher needs of one connection's worth of consuming. It never reconnects.
@@ -23,12 +19,12 @@ type consumerSession interface {
 	done() <-chan struct{}
 	// err says why the session has ended.
 	err() error
-	// ack acknowledges a message. If that fails the session ends, so there is no error to handle.
-	ack(m *message)
+	// ack acknowledges messages, soon. If that fails the session ends, so there is no error to handle.
+	ack(messages ...*message)
 	// bury publishes a dead letter and returns nil when the broker has confirmed it.
 	bury(l letter) error
-	// close ends the session, in good order if that is possible before ctx ends, and returns when nothing of it is
-	// left. The broker takes back what wasn't acknowledged, all at once and in order.
+	// close acknowledges what is still to be, and ends the session, in good order if that is possible before ctx ends.
+	// It returns when nothing of it is left. The broker takes back what wasn't acknowledged, all at once and in order.
 	close(ctx context.Context)
 }
 
@@ -39,7 +35,8 @@ type dispatcher struct {
 	config   ConsumerConfig
 	log      *slog.Logger
 	schedule *schedule
-	reports  chan report // its capacity is Workers, so that a handler that outlives Run can still report and go
+	counter  AttemptCounter // the Handler, nil if it doesn't count
+	reports  chan report    // its capacity is Workers, so that a handler that outlives Run can still report and go
 
 	handling     context.Context // the parent of every handler's context
 	stopHandlers context.CancelFunc
@@ -52,19 +49,13 @@ type dispatcher struct {
 	outageSince time.Time // zero if there is none
 }
 
-// report is what became of one try.
-type report struct {
-	message  *message
-	result   inbox.Result
-	err      error
-	duration time.Duration
-}
-
 func newDispatcher(ctx context.Context, config ConsumerConfig) *dispatcher {
 	d := &dispatcher{
 		config: config, log: config.Logger.With("queue", config.Queue),
-		schedule: newSchedule(config.Workers), reports: make(chan report, config.Workers),
+		schedule: newSchedule(config.Workers, config.BatchSize, config.BatchLinger),
+		reports:  make(chan report, config.Workers),
 	}
+	d.counter, _ = config.Handler.(AttemptCounter)
 	// Not cancelled with ctx: a shutdown lets started handlers finish.
 	d.handling, d.stopHandlers = context.WithCancel(context.WithoutCancel(ctx))
 	return d
@@ -100,9 +91,11 @@ func (d *dispatcher) serve(ctx context.Context) error {
 	defer alarm.Stop()
 	for {
 		d.schedule.wake(time.Now())
-		for m := d.schedule.next(); m != nil; m = d.schedule.next() {
-			m.tries.total++
-			go d.work(m)
+		for batch := d.schedule.next(); batch != nil; batch = d.schedule.next() {
+			for _, m := range batch {
+				m.tries.total++
+			}
+			go d.work(batch)
 		}
 		var wake <-chan time.Time
 		if due, ok := d.schedule.nextWake(); ok {
@@ -116,6 +109,7 @@ func (d *dispatcher) serve(ctx context.Context) error {
 				break
 			}
 			d.schedule.add(m)
+			d.addWaiting(messages)
 		case r := <-d.reports:
 			d.settle(r)
 		case m := <-d.buried:
@@ -129,68 +123,19 @@ func (d *dispatcher) serve(ctx context.Context) error {
 	}
 }
 
-// settle decides what happens after a try.
-func (d *dispatcher) settle(r report) {
-	m := r.message
-	switch {
-	case m.session != d.session:
-		d.schedule.finish(m) // of an earlier session: if anything is left to do, it will come again
-	case r.err == nil:
-		d.outageOver()
-		d.schedule.finish(m)
-	case d.handling.Err() != nil:
-		d.schedule.pause(m, time.Time{}) // it was cut off by the shutdown, which is no fault of its own
-	default:
-		v := d.config.judge(&m.tries, r.err)
-		if v.reason != "" {
-			d.schedule.hold(m)
-			d.letters <- letter{message: m, reason: v.reason, err: r.err}
+// addWaiting takes what else has arrived, so that a batch has it.
+func (d *dispatcher) addWaiting(messages <-chan *message) {
+	for {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				return // serve sees it too
+			}
+			d.schedule.add(m)
+		default:
 			return
 		}
-		d.schedule.pause(m, time.Now().Add(v.pause))
-		d.noteRetry(r, v)
 	}
-}
-
-// work hands a message to the handler and, if that succeeds, acknowledges it. It does so here and not in the
-// dispatcher's goroutine, which a socket that accepts nothing must not stop.
-func (d *dispatcher) work(m *message) {
-	r := report{message: m, err: errors.New("the handler called runtime.Goexit")}
-	defer func() { d.reports <- r }()
-	start := time.Now()
-	r.result, r.err = d.handle(m)
-	r.duration = time.Since(start)
-	if r.err != nil {
-		return
-	}
-	if hook := d.config.Hooks.OnHandled; hook != nil {
-		hook(HandledMessage{Queue: d.config.Queue, Event: m.event, Result: r.result, Attempt: m.tries.total,
-			Duration: r.duration, Deliveries: m.deliveries()})
-	}
-	m.session.ack(m)
-}
-
-// handle calls the handler, whatever it does.
-func (d *dispatcher) handle(m *message) (result inbox.Result, err error) {
-	if m.broken != nil {
-		return 0, m.broken
-	}
-	ctx, cancel := context.WithTimeout(d.handling, d.config.HandlerTimeout)
-	defer cancel()
-	defer func() {
-		if value := recover(); value != nil {
-			err = &inbox.PanicError{Value: value, Stack: debug.Stack()}
-		}
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			// The reader should know, and so should the classifier: errors because time ran out are rarely an outage.
-			err = fmt.Errorf("%w (HandlerTimeout of %v: %w)", err, d.config.HandlerTimeout, context.DeadlineExceeded)
-		}
-	}()
-	result, err = d.config.Handler.Handle(ctx, m.event)
-	if err == nil && result == inbox.Skipped && d.config.Unhandled == DeadLetterUnhandled {
-		err = fmt.Errorf("%w %q: register one, or bind fewer types", errUnhandled, m.event.Type)
-	}
-	return result, err
 }
 
 // bury publishes the session's dead letters, one at a time, and acknowledges each original after its letter is
@@ -213,6 +158,7 @@ func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<
 			}
 		}
 		d.noteBuried(l)
+		d.forgetAttempts(l.message)
 		s.ack(l.message)
 		select {
 		case buried <- l.message:
@@ -285,7 +231,7 @@ func (d *dispatcher) abandoned() error {
 }
 
 func (d *dispatcher) noteRetry(r report, v verdict) {
-	m := r.message
+	m := r.batch[0]
 	switch {
 	case !v.outage:
 		d.log.Warn("an event's handler failed and will be tried again", "error", r.err, "pause", v.pause, m.attrs())

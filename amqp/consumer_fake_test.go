@@ -71,7 +71,7 @@ func (q *fakeQueue) open(ctx context.Context, _ ConsumerConfig) (consumerSession
 		q.t.Error("a second session was opened beside a live one")
 	}
 	s := &fakeSession{queue: q, unacked: map[uint64]amqp091.Delivery{},
-		inflow: make(chan *message), ended: make(chan struct{})}
+		inflow: make(chan *message, q.prefetch), ended: make(chan struct{})}
 	q.live = s
 	go s.deliver()
 	return s, nil
@@ -148,6 +148,7 @@ func (s *fakeSession) end(why error) {
 	var back []amqp091.Delivery
 	for tag := range s.tag + 1 {
 		if d, ok := s.unacked[tag]; ok {
+			d.Redelivered = true
 			back = append(back, d)
 		}
 	}
@@ -160,17 +161,19 @@ func (s *fakeSession) messages() <-chan *message { return s.inflow }
 func (s *fakeSession) done() <-chan struct{}     { return s.ended }
 func (s *fakeSession) err() error                { return s.why }
 
-func (s *fakeSession) ack(m *message) {
+func (s *fakeSession) ack(messages ...*message) {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	if s.queue.live != s {
 		return
 	}
-	if _, ok := s.unacked[m.delivery.DeliveryTag]; !ok {
-		s.queue.t.Errorf("%s was acknowledged twice, or after it was given back", m.delivery.MessageId)
+	for _, m := range messages {
+		if _, ok := s.unacked[m.delivery.DeliveryTag]; !ok {
+			s.queue.t.Errorf("%s was acknowledged twice, or after it was given back", m.delivery.MessageId)
+		}
+		delete(s.unacked, m.delivery.DeliveryTag)
+		s.queue.acked = append(s.queue.acked, m.delivery.MessageId)
 	}
-	delete(s.unacked, m.delivery.DeliveryTag)
-	s.queue.acked = append(s.queue.acked, m.delivery.MessageId)
 	s.queue.changed.Broadcast()
 }
 

@@ -15,6 +15,8 @@ type ConsumerHooks struct {
 	OnHandled func(HandledMessage)
 	// OnRetry is called when the handler failed and the event will be tried again in place.
 	OnRetry func(RetriedMessage)
+	// OnBatchFailed is called when a batch was rolled back, before its events are handled one by one.
+	OnBatchFailed func(FailedBatch)
 	// OnDeadLetter is called after the broker has confirmed the copy in the dead-letter queue.
 	OnDeadLetter func(DeadLetteredMessage)
 	// OnConnect is called when consuming has begun: at first, and again after every reconnect.
@@ -29,7 +31,9 @@ type HandledMessage struct {
 	Event    surepost.Event
 	Result   inbox.Result
 	Attempt  int           // tries of this delivery, this one included
-	Duration time.Duration // of this try
+	Duration time.Duration // of this try, or of the whole batch
+	// BatchSize is how many messages were handled in one transaction, this one included; 1 if it was alone.
+	BatchSize int
 	// Deliveries is how often the broker delivered the message before, without its being acknowledged
 	// (x-delivery-count); 0 the first time, and always 0 with a classic queue.
 	Deliveries int64
@@ -45,6 +49,14 @@ type RetriedMessage struct {
 	Pause      time.Duration // until the next try
 	Duration   time.Duration // of this try
 	Deliveries int64
+}
+
+// FailedBatch is a batch that was rolled back. It counts as nobody's attempt.
+type FailedBatch struct {
+	Queue     string
+	BatchSize int // messages, at least 2
+	Err       error
+	Duration  time.Duration
 }
 
 // DeadLetteredMessage is a message that was moved to the dead-letter queue.

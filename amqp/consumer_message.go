@@ -16,15 +16,23 @@ type message struct {
 	event    surepost.Event
 	broken   error // why the body isn't an event; event is empty then
 
-	queue *keyQueue // its place in the schedule
-	tries tries
+	queue   *keyQueue // its place in the schedule
+	company company
+	held    bool // it is being dead-lettered
+	tries   tries
+
+	counted bool // the AttemptCounter has a record of its event
+	started bool // an attempt of that record is open
 }
 
 func newMessage(s consumerSession, d amqp091.Delivery) *message {
 	m := &message{delivery: d, session: s}
+	if m.redelivered() {
+		m.company = alone // it may be why it came again
+	}
 	event, err := EventFromDelivery(d)
 	if err != nil {
-		m.broken = unreadableError{err}
+		m.broken, m.company = unreadableError{err}, alone
 		return m
 	}
 	m.event = event
@@ -50,6 +58,10 @@ func (m *message) deliveries() int64 {
 	}
 	return 0
 }
+
+// redelivered reports whether the message was delivered before, by whichever of its two signs: a classic queue has no
+// count, and RabbitMQ 4.3 counts what wasn't acknowledged in other ways than before.
+func (m *message) redelivered() bool { return m.delivery.Redelivered || m.deliveries() > 0 }
 
 // attrs describes the message in a log.
 func (m *message) attrs() slog.Attr {

@@ -18,6 +18,7 @@ type amqpSession struct {
 	channel *amqp091.Channel
 	tag     string
 	inflow  chan *message
+	acks    *acker // nil before the session has begun
 	letters deadLetters
 
 	ctx context.Context // ends with the session, its cause says why
@@ -39,7 +40,8 @@ func subscribe(ctx context.Context, config ConsumerConfig) (consumerSession, err
 	if err != nil {
 		return nil, err
 	}
-	s := &amqpSession{link: l, letters: deadLetters{config: config}, inflow: make(chan *message)}
+	s := &amqpSession{link: l, letters: deadLetters{config: config},
+		inflow: make(chan *message, config.Prefetch)} // what waits there fills a batch at once
 	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := config.ensureTopology(ctx, l); err != nil {
 		s.close(ctx)
@@ -78,6 +80,8 @@ func (s *amqpSession) begin(ctx context.Context, config ConsumerConfig) error {
 	if err != nil {
 		return explainTopology(queue, "consume", s.link.vhost(), err)
 	}
+	s.acks = &acker{channel: channel, fail: s.end, wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	s.goroutines.Go(func() { s.acks.run(s.ctx) })
 	s.goroutines.Go(func() { s.watch(config.Queue, ends) })
 	s.goroutines.Go(func() { s.read(deliveries) })
 	return nil
@@ -130,6 +134,7 @@ func (s *amqpSession) read(deliveries <-chan amqp091.Delivery) {
 			if !ok {
 				return // watch knows why
 			}
+			s.acks.delivered(d.DeliveryTag)
 			select {
 			case s.inflow <- newMessage(s, d):
 			case <-s.ctx.Done():
@@ -145,21 +150,16 @@ func (s *amqpSession) messages() <-chan *message { return s.inflow }
 func (s *amqpSession) done() <-chan struct{}     { return s.ctx.Done() }
 func (s *amqpSession) err() error                { return context.Cause(s.ctx) }
 
-func (s *amqpSession) ack(m *message) {
-	if s.ctx.Err() != nil {
-		return // it will be delivered again, and found to be a duplicate
-	}
-	const multiple = false // that would cover messages that are still being handled
-	if err := m.delivery.Ack(multiple); err != nil {
-		s.end(fmt.Errorf("amqp: acknowledge: %w", err))
-	}
-}
+func (s *amqpSession) ack(messages ...*message) { s.acks.finish(messages) }
 
 func (s *amqpSession) bury(l letter) error { return s.letters.publish(s.ctx, l) }
 
 func (s *amqpSession) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
+	if s.acks != nil {
+		s.acks.flush(ctx)
+	}
 	s.link.close(ctx) // its outcome changes nothing: what wasn't acknowledged will be delivered again
 	s.end(errSessionClosed)
 	s.goroutines.Wait()

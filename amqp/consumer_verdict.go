@@ -32,15 +32,15 @@ func (c ConsumerConfig) judge(t *tries, err error) verdict {
 	switch {
 	case errors.As(err, new(unreadableError)):
 		return verdict{reason: NotAnEvent}
-	case errors.Is(err, errUnhandled):
-		return verdict{reason: NoHandler}
+	case errors.As(err, new(killerError)):
+		return verdict{reason: KillsProcess}
 	case inbox.IsPermanent(err):
 		return verdict{reason: PermanentFailure}
 	}
 	t.failed++
 	v := verdict{pause: c.Backoff.pause(t.failed)}
 	switch {
-	case c.ErrorIsOutage(err):
+	case errors.As(err, new(countError)), c.ErrorIsOutage(err):
 		v.outage = true
 		return v
 	case isConflict(err) && t.conflicts < maxConflicts:
@@ -54,8 +54,6 @@ func (c ConsumerConfig) judge(t *tries, err error) verdict {
 	return v
 }
 
-var errUnhandled = errors.New("no handler is registered for the event's type")
-
 // DeadLetterReason says why a message was moved to the dead-letter queue. It is the header surepost-reason.
 type DeadLetterReason string
 
@@ -68,4 +66,6 @@ const (
 	NotAnEvent DeadLetterReason = "not-an-event"
 	// NoHandler: no handler is registered for its type, and the policy is DeadLetterUnhandled.
 	NoHandler DeadLetterReason = "no-handler"
+	// KillsProcess: MaxUnfinished attempts at it were started and never finished. Its handler wasn't called again.
+	KillsProcess DeadLetterReason = "kills-the-process"
 )

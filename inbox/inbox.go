@@ -11,18 +11,6 @@ import (
 	"github.com/surepost/surepost"
 )
 
-// Store opens transactions and keeps the record of handled events. It is implemented by pgxstore.Store (for pgx.Tx) and
-// sqlstore.Store (for *sql.Tx).
-type Store[TX any] interface {
-	// Transact runs work in a transaction and commits it if work returns nil; otherwise it rolls back and returns
-	// work's error as it is. An error of the commit itself leaves open whether it took place.
-	Transact(ctx context.Context, work func(tx TX) error) error
-
-	// Record notes in tx that consumer handles the event id, and returns false if that was noted before. If another
-	// open transaction is noting the same, it waits for that one's end.
-	Record(ctx context.Context, tx TX, consumer, eventID string) (first bool, err error)
-}
-
 // Handler does the consumer's work for one event with the transaction that also records the event's id. It must do
 // its database work with tx only, and return an error if any of it failed: the transaction is rolled back then, and
 // the event delivered again later. ctx carries the event (surepost.Handling), so that events written with it continue
@@ -79,7 +67,13 @@ type Inbox[TX any] struct {
 	config Config
 
 	mu       sync.RWMutex
-	handlers map[string]Handler[TX]
+	handlers map[string]registered[TX]
+}
+
+// registered is what handles an event type: one of the two.
+type registered[TX any] struct {
+	each  Handler[TX]
+	batch BatchHandler[TX]
 }
 
 // New returns an inbox on the store. TX is inferred: pgx.Tx for a pgxstore.Store, *sql.Tx for a sqlstore.Store.
@@ -87,7 +81,7 @@ func New[TX any](store Store[TX], config Config) (*Inbox[TX], error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return &Inbox[TX]{store: store, config: config, handlers: map[string]Handler[TX]{}}, nil
+	return &Inbox[TX]{store: store, config: config, handlers: map[string]registered[TX]{}}, nil
 }
 
 // Consumer returns the subscription's name.
@@ -96,15 +90,26 @@ func (in *Inbox[TX]) Consumer() string { return in.config.Consumer }
 // On registers the handler of an event type. It panics if the type is empty or has a handler already: both are mistakes
 // in the program. Register all handlers before events are consumed.
 func (in *Inbox[TX]) On(eventType string, handler Handler[TX]) {
+	in.register("On", eventType, handler != nil, registered[TX]{each: handler})
+}
+
+func (in *Inbox[TX]) register(by, eventType string, given bool, handler registered[TX]) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if eventType == "" || handler == nil {
-		panic("inbox: On needs an event type and a handler")
+	if eventType == "" || !given {
+		panic("inbox: " + by + " needs an event type and a handler")
 	}
 	if _, taken := in.handlers[eventType]; taken {
 		panic("inbox: event type " + eventType + " has a handler already: do both works in one handler, or use an inbox of another consumer name")
 	}
 	in.handlers[eventType] = handler
+}
+
+func (in *Inbox[TX]) handler(eventType string) (handler registered[TX], ok bool) {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	handler, ok = in.handlers[eventType]
+	return handler, ok
 }
 
 // On registers a handler that gets the event's data decoded from JSON into a T. Data that doesn't decode is a permanent
@@ -128,13 +133,16 @@ func (in *Inbox[TX]) Types() []string {
 
 // Handle processes the event with the handler of its type.
 func (in *Inbox[TX]) Handle(ctx context.Context, event surepost.Event) (Result, error) {
-	in.mu.RLock()
-	handler := in.handlers[event.Type]
-	in.mu.RUnlock()
-	if handler == nil {
+	handler, ok := in.handler(event.Type)
+	switch {
+	case !ok:
 		return Skipped, nil
+	case handler.each != nil:
+		return in.Process(ctx, event, handler.each)
 	}
-	return in.Process(ctx, event, handler)
+	return in.Process(ctx, event, func(_ context.Context, tx TX, event surepost.Event) error {
+		return handler.batch(ctx, tx, []surepost.Event{event}) // not the context of a single event: see BatchHandler
+	})
 }
 
 // Process records the event and runs handler in one transaction, unless the event was handled before. Of two
@@ -145,34 +153,36 @@ func (in *Inbox[TX]) Handle(ctx context.Context, event surepost.Event) (Result, 
 // whether it took place, and processing the event again settles it.
 func (in *Inbox[TX]) Process(ctx context.Context, event surepost.Event, handler Handler[TX]) (Result, error) {
 	if event.ID == "" {
-		return 0, Permanent(fmt.Errorf("inbox: %w: the event has no id to dedupe by", surepost.ErrInvalidEvent))
+		return 0, Permanent(errNoID)
 	}
-	ctx = surepost.WithHandling(ctx, event)
-	result := Handled
-	err := in.store.Transact(ctx, func(tx TX) error {
-		first, err := in.store.Record(ctx, tx, in.config.Consumer, event.ID)
-		if err != nil {
-			return err
-		}
-		if !first {
+	var result Result
+	err := in.store.Transact(ctx, in.config.Consumer, []string{event.ID}, func(tx TX, first []bool) error {
+		if !first[0] {
 			result = Duplicate
 			return nil
 		}
 		result = Handled
-		return call(ctx, tx, event, handler)
+		return call(func() error { return handler(surepost.WithHandling(ctx, event), tx, event) })
 	})
 	if err != nil {
-		return 0, fmt.Errorf("inbox: %s: event %s of type %s: %w", in.config.Consumer, event.ID, event.Type, err)
+		return 0, fmt.Errorf("inbox: %s: %w", in.config.Consumer, about(event, err))
 	}
 	return result, nil
 }
 
+var errNoID = fmt.Errorf("inbox: %w: the event has no id to dedupe by", surepost.ErrInvalidEvent)
+
+// about says which event an error is about.
+func about(event surepost.Event, err error) error {
+	return fmt.Errorf("event %s of type %s: %w", event.ID, event.Type, err)
+}
+
 // call turns a handler's panic into an error, so that one bad event doesn't end the process for all others.
-func call[TX any](ctx context.Context, tx TX, event surepost.Event, handler Handler[TX]) (err error) {
+func call(handler func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = panicked(r)
 		}
 	}()
-	return handler(ctx, tx, event)
+	return handler()
 }

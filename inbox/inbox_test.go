@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,23 +14,24 @@ import (
 // memory is a store whose transactions are lists of ids, kept when they commit.
 type memory map[string]bool
 
-func (m memory) Transact(_ context.Context, work func(tx *[]string) error) error {
+func (m memory) Transact(
+	_ context.Context, consumer string, ids []string, work func(tx *[]string, first []bool) error,
+) error {
 	var tx []string
-	if err := work(&tx); err != nil {
+	first := make([]bool, len(ids))
+	for i, id := range ids {
+		id = consumer + "/" + id
+		if first[i] = !m[id] && !slices.Contains(tx, id); first[i] {
+			tx = append(tx, id)
+		}
+	}
+	if err := work(&tx, first); err != nil {
 		return err
 	}
 	for _, id := range tx {
 		m[id] = true
 	}
 	return nil
-}
-
-func (m memory) Record(_ context.Context, tx *[]string, consumer, id string) (bool, error) {
-	if m[consumer+"/"+id] {
-		return false, nil
-	}
-	*tx = append(*tx, consumer+"/"+id)
-	return true, nil
 }
 
 func TestTheRecordAndTheWorkAreOneTransaction(t *testing.T) {

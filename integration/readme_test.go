@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,6 +204,18 @@ func TestTheReadmesSQLRuns(t *testing.T) {
 	_, consumerStore := as("surepost_consumer")
 	in := newInbox(t, consumerStore, "c")
 	if _, err := in.Process(t.Context(), received("e1", ""), func(context.Context, pgx.Tx, surepost.Event) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	in.On("OrderCreated", func(context.Context, pgx.Tx, surepost.Event) error { return nil })
+	if _, err := in.HandleBatch(t.Context(), []surepost.Event{received("e1", ""), received("e2", "")}); err != nil {
+		t.Error(err)
+	}
+	for range 2 { // the second is an update
+		if _, err := in.StartAttempt(t.Context(), "e3", 5); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(in.FinishAttempt(t.Context(), "e3", errors.New("no luck")), in.ForgetAttempts(t.Context(), "e3")); err != nil {
 		t.Error(err)
 	}
 }

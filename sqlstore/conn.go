@@ -19,13 +19,13 @@ func (d dialSQL) Dial(ctx context.Context) (postgres.Conn, error) {
 	return conn{querier{c}, c}, nil
 }
 
-// executor is what a *sql.Tx and a *sql.Conn have in common.
+// executor is what a *sql.Tx, a *sql.Conn and a *sql.DB have in common.
 type executor interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// querier makes a transaction or connection of database/sql a postgres.Querier.
+// querier makes a transaction, connection or handle of database/sql a postgres.Querier.
 type querier struct{ on executor }
 
 func (q querier) Query(ctx context.Context, query string, args ...any) (postgres.Rows, error) {

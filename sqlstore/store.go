@@ -29,6 +29,7 @@ type Store struct {
 var (
 	_ outbox.Store[*sql.Tx] = (*Store)(nil)
 	_ inbox.Store[*sql.Tx]  = (*Store)(nil)
+	_ inbox.AttemptStore    = (*Store)(nil)
 	_ relay.Store           = (*Store)(nil)
 )
 
@@ -66,16 +67,50 @@ func (s *Store) LockKeys(ctx context.Context, tx *sql.Tx, keys []string) error {
 }
 
 // Transact implements inbox.Store.
-func (s *Store) Transact(ctx context.Context, work func(tx *sql.Tx) error) error {
+func (s *Store) Transact(
+	ctx context.Context, consumer string, eventIDs []string, work func(tx *sql.Tx, first []bool) error,
+) error {
 	if s.db == nil {
 		return postgres.ErrNoPool
 	}
-	return transact(ctx, s.db, work)
+	return transact(ctx, s.db, func(tx *sql.Tx) error {
+		first, err := s.engine.Record(ctx, querier{tx}, consumer, eventIDs)
+		if err != nil {
+			return err
+		}
+		return work(tx, first)
+	})
 }
 
-// Record implements inbox.Store.
-func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string) (bool, error) {
-	return s.engine.Record(ctx, querier{tx}, consumer, eventID)
+// Record notes in tx that consumer handles the event, and returns false if that was noted before: an inbox for
+// transactions that the caller opens. If another open transaction is noting the same, it waits for that one's end.
+func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string) (first bool, err error) {
+	recorded, err := s.engine.Record(ctx, querier{tx}, consumer, []string{eventID})
+	return err == nil && recorded[0], err
+}
+
+// StartAttempt implements inbox.AttemptStore.
+func (s *Store) StartAttempt(ctx context.Context, consumer, eventID string, limit int) (unfinished int, err error) {
+	if s.db == nil {
+		return 0, postgres.ErrNoPool
+	}
+	return s.engine.StartAttempt(ctx, querier{s.db}, consumer, eventID, limit)
+}
+
+// FinishAttempt implements inbox.AttemptStore.
+func (s *Store) FinishAttempt(ctx context.Context, consumer, eventID, failure string) error {
+	if s.db == nil {
+		return postgres.ErrNoPool
+	}
+	return s.engine.FinishAttempt(ctx, querier{s.db}, consumer, eventID, failure)
+}
+
+// ForgetAttempts implements inbox.AttemptStore.
+func (s *Store) ForgetAttempts(ctx context.Context, consumer, eventID string) error {
+	if s.db == nil {
+		return postgres.ErrNoPool
+	}
+	return s.engine.ForgetAttempts(ctx, querier{s.db}, consumer, eventID)
 }
 
 // Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not

@@ -34,13 +34,13 @@ func (d dialPgx) Dial(ctx context.Context) (postgres.Conn, error) {
 	return conn{querier{c}, c}, nil
 }
 
-// executor is what a pgx.Tx and a *pgx.Conn have in common.
+// executor is what a pgx.Tx, a *pgx.Conn and a *pgxpool.Pool have in common.
 type executor interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// querier makes a pgx transaction or connection a postgres.Querier.
+// querier makes a pgx transaction, connection or pool a postgres.Querier.
 type querier struct{ on executor }
 
 func (q querier) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {

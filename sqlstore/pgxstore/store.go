@@ -2,6 +2,7 @@ package pgxstore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,7 @@ type Store struct {
 var (
 	_ outbox.Store[pgx.Tx] = (*Store)(nil)
 	_ inbox.Store[pgx.Tx]  = (*Store)(nil)
+	_ inbox.AttemptStore   = (*Store)(nil)
 	_ relay.Store          = (*Store)(nil)
 )
 
@@ -87,17 +89,76 @@ func (s *Store) Queue(ctx context.Context, box *outbox.Outbox[pgx.Tx], batch *pg
 	return nil
 }
 
-// Transact implements inbox.Store.
-func (s *Store) Transact(ctx context.Context, work func(tx pgx.Tx) error) error {
+// Transact implements inbox.Store. BEGIN and the record are sent together, so that the record costs no round trip.
+func (s *Store) Transact(
+	ctx context.Context, consumer string, eventIDs []string, work func(tx pgx.Tx, first []bool) error,
+) (err error) {
 	if s.pool == nil {
 		return postgres.ErrNoPool
 	}
-	return pgx.BeginFunc(ctx, s.pool, work)
+	batch := &pgx.Batch{}
+	batch.BeginTx(pgx.TxOptions{})
+	sql, args := s.engine.RecordStatement(consumer, eventIDs)
+	batch.Queue(sql, args...)
+	begun := s.pool.SendBatch(ctx, batch)
+	tx := begun.Tx()
+	defer func() {
+		// After a commit this is ErrTxClosed; after an error, or a panic of work, it frees the connection.
+		if e := tx.Rollback(ctx); e != nil && !errors.Is(e, pgx.ErrTxClosed) && err == nil {
+			err = e
+		}
+	}()
+	first, err := s.recorded(begun, eventIDs)
+	if err != nil {
+		return err
+	}
+	if err := work(tx, first); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
 }
 
-// Record implements inbox.Store.
-func (s *Store) Record(ctx context.Context, tx pgx.Tx, consumer, eventID string) (bool, error) {
-	return s.engine.Record(ctx, querier{tx}, consumer, eventID)
+// recorded reads the results of BEGIN and the record, after which the transaction may be used.
+func (s *Store) recorded(begun pgx.BatchResults, eventIDs []string) (first []bool, err error) {
+	defer func() {
+		if e := begun.Close(); err == nil {
+			err = e
+		}
+	}()
+	_, _ = begun.Exec()      // of BEGIN: the error of a result is that of all behind it, too
+	rows, _ := begun.Query() // their error is that of Err
+	return s.engine.ReadRecorded(eventIDs, rows)
+}
+
+// Record notes in tx that consumer handles the event, and returns false if that was noted before: an inbox for
+// transactions that the caller opens. If another open transaction is noting the same, it waits for that one's end.
+func (s *Store) Record(ctx context.Context, tx pgx.Tx, consumer, eventID string) (first bool, err error) {
+	recorded, err := s.engine.Record(ctx, querier{tx}, consumer, []string{eventID})
+	return err == nil && recorded[0], err
+}
+
+// StartAttempt implements inbox.AttemptStore.
+func (s *Store) StartAttempt(ctx context.Context, consumer, eventID string, limit int) (unfinished int, err error) {
+	if s.pool == nil {
+		return 0, postgres.ErrNoPool
+	}
+	return s.engine.StartAttempt(ctx, querier{s.pool}, consumer, eventID, limit)
+}
+
+// FinishAttempt implements inbox.AttemptStore.
+func (s *Store) FinishAttempt(ctx context.Context, consumer, eventID, failure string) error {
+	if s.pool == nil {
+		return postgres.ErrNoPool
+	}
+	return s.engine.FinishAttempt(ctx, querier{s.pool}, consumer, eventID, failure)
+}
+
+// ForgetAttempts implements inbox.AttemptStore.
+func (s *Store) ForgetAttempts(ctx context.Context, consumer, eventID string) error {
+	if s.pool == nil {
+		return postgres.ErrNoPool
+	}
+	return s.engine.ForgetAttempts(ctx, querier{s.pool}, consumer, eventID)
 }
 
 // Check implements relay.Store. Producers and consumers call it at their start, so that a database that was not

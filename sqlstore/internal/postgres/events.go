@@ -71,15 +71,6 @@ func (e *Engine) LockKeys(ctx context.Context, q Querier, keys []string) error {
 	return nil
 }
 
-// Record notes that consumer handles the event, and reports whether it is the first to do so.
-func (e *Engine) Record(ctx context.Context, q Querier, consumer, eventID string) (bool, error) {
-	affected, err := q.Exec(ctx, e.sql.record, consumer, eventID)
-	if err != nil {
-		return false, e.explain("record the handled event", err)
-	}
-	return affected == 1, nil
-}
-
 // row is an event as the statements return it.
 type row struct {
 	seq                                           int64

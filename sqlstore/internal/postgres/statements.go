@@ -9,6 +9,10 @@ type statements struct {
 	append     string
 	lockKeys   string
 	record     string
+	recordAll  string
+	started    string
+	finished   string
+	forget     string
 	acquire    string
 	holder     string
 	renew      string
@@ -43,7 +47,29 @@ FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
-		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
+		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING event_id`),
+
+		// In the order of the ids, so that two transactions can't wait for each other: each holds only ids below the one
+		// that it waits for. Plan: Insert ← Sort ← Function Scan on unnest.
+		recordAll: c.expand(`INSERT INTO ${inbox} (consumer, event_id)
+SELECT $1, id FROM unnest($2::text[]) AS id ORDER BY id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id`),
+
+		// One row: how many were unfinished before. Plan: Insert, conflict arbiter: the primary key; one probe of it where
+		// nothing was noted.
+		started: c.expand(`WITH noted AS (
+    INSERT INTO ${inbox_attempt} AS a (consumer, event_id, started) VALUES ($1, $2, 1)
+    ON CONFLICT (consumer, event_id) DO UPDATE SET started = a.started + 1, last_started_at = clock_timestamp()
+    WHERE a.started - a.finished < $3::bigint
+    RETURNING a.started - a.finished - 1 AS unfinished
+)
+SELECT unfinished FROM noted
+UNION ALL
+SELECT started - finished FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2 AND NOT EXISTS (SELECT FROM noted)`),
+
+		finished: c.expand(`UPDATE ${inbox_attempt} SET finished = finished + 1, last_error = nullif($3, '')
+WHERE consumer = $1 AND event_id = $2 AND finished < started`),
+
+		forget: c.expand(`DELETE FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2`),
 
 		acquire: c.expand(`INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
 VALUES ($1, $2::int, $3::int, $4, 1, clock_timestamp() + make_interval(secs => $5::bigint / 1000.0))

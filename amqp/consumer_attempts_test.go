@@ -1,0 +1,259 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/surepost/surepost"
+)
+
+// countingLedger is a ledger that counts attempts in memory, as a database would.
+type countingLedger struct {
+	*batchLedger
+
+	mu                sync.Mutex
+	started, finished map[string]int
+	calls             []string
+	startErr, endErr  error
+}
+
+var _ AttemptCounter = (*countingLedger)(nil)
+
+func newCountingLedger(t *testing.T, work func(context.Context, surepost.Event) error) *countingLedger {
+	return &countingLedger{batchLedger: newBatchLedger(t, work), started: map[string]int{}, finished: map[string]int{}}
+}
+
+func (c *countingLedger) StartAttempt(ctx context.Context, id string, limit int) (int, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, "start "+id)
+	unfinished := c.started[id] - c.finished[id]
+	if c.startErr == nil && unfinished < limit {
+		c.started[id]++
+	}
+	return unfinished, c.startErr
+}
+
+func (c *countingLedger) FinishAttempt(ctx context.Context, id string, _ error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, "finish "+id)
+	if c.endErr == nil {
+		c.finished[id]++
+	}
+	return c.endErr
+}
+
+func (c *countingLedger) ForgetAttempts(ctx context.Context, id string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, "forget "+id)
+	if c.endErr == nil {
+		delete(c.started, id)
+		delete(c.finished, id)
+	}
+	return c.endErr
+}
+
+// putAgain adds redelivered events, of which so many attempts were never finished.
+func (c *countingLedger) putAgain(q *fakeQueue, key string, unfinished int, numbers ...int) {
+	q.put(key, numbers...)
+	for i := len(q.waiting) - len(numbers); i < len(q.waiting); i++ {
+		q.waiting[i].Redelivered = true
+		if unfinished > 0 {
+			c.started[q.waiting[i].MessageId] = unfinished
+		}
+	}
+}
+
+// TestOnlyRedeliveredMessagesAreCounted, started before the handler and forgotten after it.
+func TestOnlyRedeliveredMessagesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l *countingLedger
+		l = newCountingLedger(t, func(_ context.Context, e surepost.Event) error {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.calls = append(l.calls, "handle "+e.ID)
+			return nil
+		})
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		q.put("a", 2)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		synctest.Wait()
+		want := []string{"start a/1", "handle a/1", "forget a/1", "handle a/2"}
+		if !slices.Equal(l.calls, want) {
+			t.Errorf("calls %v, want %v", l.calls, want)
+		}
+		stop()
+	})
+}
+
+// TestAFailureIsAFinishedAttempt: an event that fails often is no killer, even where its end can't be noted at first.
+func TestAFailureIsAFinishedAttempt(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newCountingLedger(t, func(context.Context, surepost.Event) error { return errors.New("no stock") })
+			if lost {
+				l.endErr = errors.New("no connection")
+			}
+			q := newFakeQueue(t, 100)
+			l.putAgain(q, "a", 0, 1)
+			stop := startConsumer(t, q, ConsumerConfig{Handler: l, MaxAttempts: 10, HandlerTimeout: time.Minute})
+			pass(time.Hour)
+			dead := q.deadLetters()
+			if len(dead) != 1 || dead[0].reason != AttemptsSpent || l.batchLedger.ledger.calls["a/1"] != 10 {
+				t.Errorf("end lost %v: %d calls, dead letters %v", lost, l.batchLedger.ledger.calls["a/1"], dead)
+			}
+			if open := l.started["a/1"] - l.finished["a/1"]; open > 1 || !lost && len(l.started) != 0 {
+				t.Errorf("end lost %v: %d attempts are open, %d events are on record", lost, open, len(l.started))
+			}
+			stop()
+		})
+	}
+}
+
+// TestAnEventThatKillsTheProcessIsDeadLettered without another call, with its reason, and its record goes with it.
+func TestAnEventThatKillsTheProcessIsDeadLettered(t *testing.T) {
+	for unfinished, want := range map[int]bool{0: false, 1: false, 2: true, 7: true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newCountingLedger(t, nil)
+			q := newFakeQueue(t, 100)
+			l.putAgain(q, "a", unfinished, 1)
+			q.put("a", 2)
+			stop := startConsumer(t, q, ConsumerConfig{Handler: l, MaxUnfinished: 2})
+			pass(time.Minute)
+			dead := q.deadLetters()
+			if killed := len(dead) == 1 && dead[0].reason == KillsProcess; killed != want {
+				t.Errorf("%d unfinished: dead letters %v", unfinished, dead)
+			}
+			if called := l.batchLedger.ledger.calls["a/1"] > 0; called == want || !l.done["a/2"] {
+				t.Errorf("%d unfinished: calls %v", unfinished, l.batchLedger.ledger.calls)
+			}
+			if _, _, acked := q.count(); acked != 2 || len(l.started) != 0 {
+				t.Errorf("%d unfinished: %d acknowledged, on record %v", unfinished, acked, l.started)
+			}
+			stop()
+		})
+	}
+}
+
+// TestSuspectsAreHandledOneAtATime, though workers are free, while others go on: of all that ran beside each other when
+// the process died, one only is there when it dies again.
+func TestSuspectsAreHandledOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		running, most := 0, 0
+		l := newCountingLedger(t, func(_ context.Context, e surepost.Event) error {
+			if e.Key == "fresh" {
+				return nil
+			}
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			mu.Lock()
+			defer mu.Unlock()
+			running--
+			return nil
+		})
+		q := newFakeQueue(t, 100)
+		for k := range 6 {
+			l.putAgain(q, fmt.Sprint("suspect", k), 1, 1)
+		}
+		q.put("fresh", numbers(1, 10)...)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, Workers: 4, BatchSize: 5})
+		pass(time.Second)
+		open := 0
+		for id := range l.started {
+			if l.started[id]-l.finished[id] > 1 {
+				open++
+			}
+		}
+		if open != 1 || l.last["fresh"] != 10 {
+			t.Errorf("%d suspects have begun, fresh has come to %d; want 1 and 10", open, l.last["fresh"])
+		}
+		pass(10 * time.Minute)
+		if l.committed() != 16 || most != 1 || len(l.started) != 0 {
+			t.Errorf("%d handled, at most %d at once, on record %v", l.committed(), most, l.started)
+		}
+		stop()
+	})
+}
+
+// TestACounterThatFailsIsAnOutage: it says nothing about the event, which waits, and no handler runs uncounted.
+func TestACounterThatFailsIsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, nil)
+		l.startErr = errors.New("permission denied for table surepost_inbox_attempt")
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		q.put("b", 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		pass(10 * time.Hour)
+		if len(q.deadLetters()) != 0 || l.done["a/1"] || !l.done["b/1"] {
+			t.Errorf("handled %v, %d dead letters", l.done, len(q.deadLetters()))
+		}
+		l.mu.Lock()
+		l.startErr = nil
+		l.mu.Unlock()
+		pass(time.Minute)
+		if !l.done["a/1"] {
+			t.Error("it wasn't handled after the counter had recovered")
+		}
+		stop()
+	})
+}
+
+// TestAHandlerThatCannotCountGoesWithout, like one that lacks the methods.
+func TestAHandlerThatCannotCountGoesWithout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, nil)
+		l.startErr = fmt.Errorf("a store in memory: %w", errors.ErrUnsupported)
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1, 2)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		synctest.Wait()
+		if l.committed() != 2 || slices.Contains(l.calls, "forget a/1") {
+			t.Errorf("%d handled, calls %v", l.committed(), l.calls)
+		}
+		stop()
+	})
+}
+
+// TestACutOffHandlerIsNoKiller: a shutdown that runs out of time ends the handler's context, and the attempt's end is
+// noted all the same.
+func TestACutOffHandlerIsNoKiller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, func(ctx context.Context, _ surepost.Event) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		synctest.Wait()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if l.started["a/1"] != 1 || l.finished["a/1"] != 1 {
+			t.Errorf("started %v, finished %v", l.started, l.finished)
+		}
+	})
+}

@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Record notes that consumer handles the events, whose ids are distinct, and reports of each whether it is the first
+// to do so.
+func (e *Engine) Record(ctx context.Context, q Querier, consumer string, eventIDs []string) (first []bool, err error) {
+	sql, args := e.RecordStatement(consumer, eventIDs)
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, e.explain("record the handled events", err)
+	}
+	return e.ReadRecorded(eventIDs, rows)
+}
+
+// RecordStatement returns Record's statement, for callers that send it in their own way and give its rows to
+// ReadRecorded.
+func (e *Engine) RecordStatement(consumer string, eventIDs []string) (sql string, args []any) {
+	if len(eventIDs) == 1 {
+		return e.sql.record, []any{consumer, eventIDs[0]}
+	}
+	return e.sql.recordAll, []any{consumer, textArray(len(eventIDs), func(i int) string { return eventIDs[i] })}
+}
+
+// ReadRecorded reads and closes the rows of a RecordStatement.
+func (e *Engine) ReadRecorded(eventIDs []string, rows Rows) (first []bool, err error) {
+	defer rows.Close()
+	recorded := make(map[string]bool, len(eventIDs))
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, e.explain("record the handled events", err)
+		}
+		recorded[id] = true
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return nil, e.explain("record the handled events", err)
+	}
+	first = make([]bool, len(eventIDs))
+	for i, id := range eventIDs {
+		first[i] = recorded[id]
+	}
+	return first, nil
+}
+
+// StartAttempt notes that consumer begins an attempt at the event, if fewer than limit were begun and never finished.
+// It returns how many those are.
+func (e *Engine) StartAttempt(ctx context.Context, q Querier, consumer, eventID string, limit int) (unfinished int, err error) {
+	var before int64
+	found, err := queryRow(ctx, q, e.sql.started, []any{consumer, eventID, int64(limit)}, &before)
+	if err == nil && !found { // the row was there for the insert, and not yet for the statement's snapshot
+		err = fmt.Errorf("another attempt at event %s began at the same moment", eventID)
+	}
+	return int(before), e.explain("note the start of an attempt", err)
+}
+
+// FinishAttempt notes that an attempt that was begun has ended, with a failure.
+func (e *Engine) FinishAttempt(ctx context.Context, q Querier, consumer, eventID, failure string) error {
+	_, err := q.Exec(ctx, e.sql.finished, consumer, eventID, noteText(failure))
+	return e.explain("note the end of an attempt", err)
+}
+
+// ForgetAttempts removes what was noted of attempts at the event.
+func (e *Engine) ForgetAttempts(ctx context.Context, q Querier, consumer, eventID string) error {
+	_, err := q.Exec(ctx, e.sql.forget, consumer, eventID)
+	return e.explain("remove the record of attempts", err)
+}
+
+// noteText returns text as PostgreSQL stores it: valid UTF-8 without NUL, and no longer than is read.
+func noteText(text string) string {
+	const limit = 4 << 10
+	if len(text) > limit {
+		text = text[:limit]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\x00", "")
+}
