@@ -18,8 +18,9 @@ import (
 
 var consume = benchmark{
 	name: "consume",
-	compares: "The consumer hands the messages of a full queue to an inbox whose handler inserts one row each; the reference is the " +
-		"same consumer with a handler of its own that opens a transaction, inserts the same row and commits, without dedupe.",
+	compares: "The consumer hands the messages of a full queue to an inbox whose handler inserts one row for each, one by one and in " +
+		"batches; the reference is the same consumer with a handler that opens a transaction of its own for each message, " +
+		"inserts the same row and commits, without dedupe.",
 	defaults: options{events: 15_000, rounds: 5},
 	smoke:    options{events: 150, rounds: 1},
 	run:      runConsume,
@@ -29,6 +30,8 @@ const (
 	consumeQueue = "consumed"
 	effectsTable = `CREATE TABLE effects (event_id uuid NOT NULL, customer text NOT NULL, items integer NOT NULL)`
 	insertEffect = "INSERT INTO effects (event_id, customer, items) VALUES ($1, $2, $3)"
+
+	insertEffects = "INSERT INTO effects (event_id, customer, items) SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[])"
 )
 
 // consuming is one way to consume: what it sets beside the queue and the broker.
@@ -61,7 +64,7 @@ func runConsume(ctx context.Context, l *lab) ([]result, error) {
 	for _, w := range ways {
 		settings := s.settings(w.name, reference.name)
 		maps.Copy(settings, map[string]any{
-			"messages": l.events, "what": w.what, "handler": "one INSERT; the inbox's and the reference's are the same statement",
+			"messages": l.events, "what": w.what, "reference": "one INSERT a message in a transaction of its own, no inbox; the consumer's defaults",
 			"queue": "quorum, single active consumer", "clock": "from the consumer's connection to the last message's commit",
 		})
 		results = append(results, newRate("consume/"+w.name, "messages/s", s.median(w.name), s.median(reference.name), settings).atLeast(w.aim))
@@ -71,14 +74,25 @@ func runConsume(ctx context.Context, l *lab) ([]result, error) {
 
 // waysToConsume through the inbox.
 func (l *lab) waysToConsume() ([]consuming, error) {
-	in, err := inbox.New(l.store, inbox.Config{Consumer: "bench"})
+	each, err := inbox.New(l.store, inbox.Config{Consumer: "each"})
 	if err != nil {
 		return nil, err
 	}
-	in.On(eventType, insertEffectOf)
-	return []consuming{{
-		"one-by-one", in, func(*amqp.ConsumerConfig) {}, "every message in a transaction of its own; the consumer's defaults (8 workers, prefetch 100)", 0.85,
-	}}, nil
+	each.On(eventType, insertEffectOf)
+	many, err := inbox.New(l.store, inbox.Config{Consumer: "many"})
+	if err != nil {
+		return nil, err
+	}
+	many.OnBatch(eventType, insertEffectsOf)
+	inBatches := func(c *amqp.ConsumerConfig) { c.BatchSize, c.Workers, c.Prefetch = 100, 4, 1000 }
+	return []consuming{
+		{"one-by-one", each, func(*amqp.ConsumerConfig) {},
+			"every message in a transaction of its own; the consumer's defaults (8 workers, prefetch 100)", 0.85},
+		{"batches", each, inBatches,
+			"up to 100 messages a transaction, the handler called for each; 4 workers, prefetch 1000", 3},
+		{"batches-onbatch", many, inBatches,
+			"up to 100 messages a transaction, the handler called once for all of them, with one INSERT of many rows; 4 workers, prefetch 1000", 3},
+	}, nil
 }
 
 // insertEffectOf is what an event does.
@@ -88,6 +102,20 @@ func insertEffectOf(ctx context.Context, tx pgx.Tx, e surepost.Event) error {
 		return inbox.Permanent(err)
 	}
 	_, err := tx.Exec(ctx, insertEffect, e.ID, o.Customer, len(o.Items))
+	return err
+}
+
+// insertEffectsOf is what many events do, in one statement.
+func insertEffectsOf(ctx context.Context, tx pgx.Tx, events []surepost.Event) error {
+	ids, customers, items := make([]string, len(events)), make([]string, len(events)), make([]int, len(events))
+	for i, e := range events {
+		var o order
+		if err := e.Decode(&o); err != nil {
+			return inbox.Permanent(err)
+		}
+		ids[i], customers[i], items[i] = e.ID, o.Customer, len(o.Items)
+	}
+	_, err := tx.Exec(ctx, insertEffects, ids, customers, items)
 	return err
 }
 
