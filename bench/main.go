@@ -103,7 +103,7 @@ func (o *options) flags(flags *flag.FlagSet) {
 	flags.IntVar(&o.backlog, "backlog", 0, "flat: events that wait in the long log")
 	flags.DurationVar(&o.slice, "slice", 0, "write, latency: how long one measurement lasts")
 	flags.IntVar(&o.rate, "rate", 0, "latency: events per second")
-	flags.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE.NAME: one of this process, and the last round's of each worker")
+	flags.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles: FILE.CASE of this process, and FILE.WORKER.cpu of each worker's last round")
 }
 
 func (o options) validate() error {

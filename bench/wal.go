@@ -18,7 +18,7 @@ var wal = benchmark{
 	compares: "WAL bytes and dead tuples per event over its life in the database: written through the outbox and published by the " +
 		"relay, against a hand-written outbox whose rows are inserted, fetched with FOR UPDATE SKIP LOCKED a thousand at a time " +
 		"and deleted after publishing.",
-	defaults: options{events: 20_000, rounds: 3},
+	defaults: options{events: 10_000, rounds: 3},
 	smoke:    options{events: 200, rounds: 1},
 	run:      runWAL,
 }
