@@ -18,8 +18,10 @@ import (
 
 var consume = benchmark{
 	name: "consume",
-	compares: "The consumer hands the messages of a full queue to an inbox whose handler inserts one row for each, one by one and in " +
-		"batches; the reference is the same consumer with a handler that opens a transaction of its own for each message, " +
+	compares: "The consumer hands the messages of a full queue to an inbox whose handler inserts one row for " +
+		"each, one by one and in " +
+		"batches; the reference is the same consumer with a handler that opens a transaction of its own for each " +
+		"message, " +
 		"inserts the same row and commits, without dedupe.",
 	defaults: options{events: 15_000, rounds: 5},
 	smoke:    options{events: 150, rounds: 1},
@@ -31,7 +33,8 @@ const (
 	effectsTable = `CREATE TABLE effects (event_id uuid NOT NULL, customer text NOT NULL, items integer NOT NULL)`
 	insertEffect = "INSERT INTO effects (event_id, customer, items) VALUES ($1, $2, $3)"
 
-	insertEffects = "INSERT INTO effects (event_id, customer, items) SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[])"
+	insertEffects = "INSERT INTO effects (event_id, customer, items) SELECT * FROM unnest($1::uuid[], $2::text[], " +
+		"$3::integer[])"
 )
 
 // consuming is one way to consume: what it sets beside the queue and the broker.
@@ -51,7 +54,8 @@ func runConsume(ctx context.Context, l *lab) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	reference := consuming{name: "no-inbox", handler: handlerFunc(l.handleWithoutInbox), tune: func(*amqp.ConsumerConfig) {}}
+	byDefault := func(*amqp.ConsumerConfig) {}
+	reference := consuming{name: "no-inbox", handler: handlerFunc(l.handleWithoutInbox), tune: byDefault}
 	var sides []side
 	for _, w := range append(ways, reference) {
 		sides = append(sides, side{w.name, func(ctx context.Context) (float64, error) { return l.consumed(ctx, w) }})
@@ -64,10 +68,13 @@ func runConsume(ctx context.Context, l *lab) ([]result, error) {
 	for _, w := range ways {
 		settings := s.settings(w.name, reference.name)
 		maps.Copy(settings, map[string]any{
-			"messages": l.events, "what": w.what, "reference": "one INSERT a message in a transaction of its own, no inbox; the consumer's defaults",
-			"queue": "quorum, single active consumer", "clock": "from the consumer's connection to the last message's commit",
+			"messages": l.events, "what": w.what, "reference": "one INSERT a message in a transaction of its own, " +
+				"no inbox; the consumer's defaults",
+			"queue": "quorum, single active consumer", "clock": "from the consumer's connection to the last " +
+				"message's commit",
 		})
-		results = append(results, newRate("consume/"+w.name, "messages/s", s.median(w.name), s.median(reference.name), settings).atLeast(w.aim))
+		r := newRate("consume/"+w.name, "messages/s", s.median(w.name), s.median(reference.name), settings)
+		results = append(results, r.atLeast(w.aim))
 	}
 	return results, nil
 }
@@ -91,7 +98,8 @@ func (l *lab) waysToConsume() ([]consuming, error) {
 		{"batches", each, inBatches,
 			"up to 100 messages a transaction, the handler called for each; 4 workers, prefetch 1000", 3},
 		{"batches-onbatch", many, inBatches,
-			"up to 100 messages a transaction, the handler called once for all of them, with one INSERT of many rows; 4 workers, prefetch 1000", 3},
+			"up to 100 messages a transaction, the handler called once for all of them, with one INSERT of many " +
+				"rows; 4 workers, prefetch 1000", 3},
 	}, nil
 }
 

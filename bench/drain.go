@@ -6,8 +6,10 @@ import (
 
 var drain = benchmark{
 	name: "drain",
-	compares: "The relay, with its defaults, publishes a log of events from PostgreSQL to a durable queue, persistent, mandatory " +
-		"and confirmed; the reference is amqp091-go alone with the same messages ready in memory, one connection, one channel, " +
+	compares: "The relay, with its defaults, publishes a log of events from PostgreSQL to a durable queue, " +
+		"persistent, mandatory " +
+		"and confirmed; the reference is amqp091-go alone with the same messages ready in memory, one connection, " +
+		"one channel, " +
 		"confirms pipelined in the same window.",
 	defaults: options{events: 200_000, rounds: 5},
 	smoke:    options{events: 300, rounds: 1},
@@ -47,9 +49,12 @@ func runDrain(ctx context.Context, l *lab) ([]result, error) {
 	settings := s.settings("relay", "client")
 	settings["events"], settings["keys"], settings["window"] = l.events, eventKeys, clientWindow
 	settings["body_bytes"], settings["queue"] = bodyBytes, "classic, durable"
-	settings["reference"] = "client: amqp091-go alone, one connection, one channel, deferred confirms, messages in memory"
+	settings["reference"] = "client: amqp091-go alone, one connection, one channel, deferred confirms, messages " +
+		"in memory"
 	settings["clock"] = "from before connecting to the last confirm; each side in a process of its own"
-	settings["cpu_us_per_event"] = map[string]float64{"relay": rounded(median(cpu["relay"])), "client": rounded(median(cpu["client"]))}
+	settings["cpu_us_per_event"] = map[string]float64{
+		"relay": rounded(median(cpu["relay"])), "client": rounded(median(cpu["client"])),
+	}
 	settings["peak_mib_of_relay"] = rounded(median(peak))
 	return []result{newRate("drain", "events/s", s.median("relay"), s.median("client"), settings).atLeast(1.1)}, nil
 }

@@ -15,9 +15,12 @@ import (
 
 var flat = benchmark{
 	name: "flat",
-	compares: "The relay's rate to RabbitMQ over the same number of events: at the front of a backlog of 10,000,000 against one of " +
-		"100,000; and with a transaction held open (a REPEATABLE READ reader, a writer on another table, a writer on the outbox " +
-		"with an event before all others) against none; and the same with a broker in memory, which is no bottleneck. Peak " +
+	compares: "The relay's rate to RabbitMQ over the same number of events: at the front of a backlog of " +
+		"10,000,000 against one of " +
+		"100,000; and with a transaction held open (a REPEATABLE READ reader, a writer on another table, a writer " +
+		"on the outbox " +
+		"with an event before all others) against none; and the same with a broker in memory, which is no " +
+		"bottleneck. Peak " +
 		"memory is that of the relay's process over what the rounds leave of the long backlog.",
 	defaults: options{events: 100_000, backlog: 10_000_000, rounds: 5},
 	smoke:    options{events: 300, backlog: 20_000, rounds: 1}, // a relay reads some thousands ahead
@@ -28,7 +31,8 @@ const memoryLimitMiB = 64
 
 func runFlat(ctx context.Context, l *lab) ([]result, error) {
 	if l.backlog < 3*l.rounds*l.events {
-		return nil, fmt.Errorf("-backlog is %d: every round takes twice -n (%d) events off it, and some must be left; use at least %d", l.backlog, l.events, 3*l.rounds*l.events)
+		return nil, fmt.Errorf("-backlog is %d: every round takes twice -n (%d) events off it, and some must be "+
+			"left; use at least %d", l.backlog, l.events, 3*l.rounds*l.events)
 	}
 	if err := l.declare(drainQueue, nil); err != nil {
 		return nil, err
@@ -156,14 +160,16 @@ func (l *lab) flatBacklog(ctx context.Context, to broker, long, short *log) ([]r
 	}
 	settings := s.settings("long", "short")
 	settings["events"], settings["waiting"] = l.events, map[string]int{"long": l.backlog, "short": l.events}
-	settings["log"] = "filled by the server with the outbox's own columns, analysed, autovacuum off; each round takes the next events off the front"
+	settings["log"] = "filled by the server with the outbox's own columns, analysed, autovacuum off; each round " +
+		"takes the next events off the front"
 	settings["to"] = to.what
 	rate := newRate("flat/backlog"+to.suffix, "events/s", s.median("long"), s.median("short"), settings)
 	if to != rabbitMQ {
 		return []result{rate}, nil
 	}
 	memory := newCost("flat/memory-rabbitmq", "MiB", median(peaks), memoryLimitMiB, map[string]any{
-		"what":     "VmHWM of the relay's process while it publishes the events above from the long log to RabbitMQ; the reference is the aim",
+		"what": "VmHWM of the relay's process while it publishes the events above from the long log to " +
+			"RabbitMQ; the reference is the aim",
 		"measured": peaks,
 	})
 	return []result{rate.atLeast(0.9), memory.atMost(memoryLimitMiB)}, nil
@@ -218,9 +224,12 @@ func (l *lab) flatHeld(ctx context.Context, to broker, short *log) ([]result, er
 		return to.aim(newRate("flat/"+name+to.suffix, "events/s", s.median(name), s.median("none"), settings), aim)
 	}
 	return []result{
-		held("reader", "REPEATABLE READ with a snapshot from before the events were written, until all are published", 0.98),
-		held("writer-elsewhere", "a transaction with an INSERT into another table, from before the events were written until all are published", 0.98),
-		held("writer-on-outbox", "a transaction that wrote an event before all others; committed when those are published, and its event arrives", 0.95),
+		held("reader", "REPEATABLE READ with a snapshot from before the events were written, until all are "+
+			"published", 0.98),
+		held("writer-elsewhere", "a transaction with an INSERT into another table, from before the events were "+
+			"written until all are published", 0.98),
+		held("writer-on-outbox", "a transaction that wrote an event before all others; committed when those are "+
+			"published, and its event arrives", 0.95),
 	}, nil
 }
 
@@ -238,7 +247,8 @@ func (l *lab) flatMemory(ctx context.Context, long *log) (result, error) {
 		return result{}, fmt.Errorf("%d events were published of the %d that were left", r.Published, left)
 	}
 	return newCost("flat/memory", "MiB", r.PeakMiB, memoryLimitMiB, map[string]any{
-		"what":   "VmHWM of the relay's process over the rest of the long log, with a publisher that confirms in memory; the reference is the aim",
+		"what": "VmHWM of the relay's process over the rest of the long log, with a publisher that confirms in " +
+			"memory; the reference is the aim",
 		"events": left, "events_per_s": rounded(r.rate(left)), "cpu_us_per_event": rounded(1e6 * r.CPUSeconds / float64(left)),
 	}).atMost(memoryLimitMiB), nil
 }

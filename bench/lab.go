@@ -63,12 +63,11 @@ type lab struct {
 	servers
 	ownServers bool
 
-	url     string // of the database
-	pool    *pgxpool.Pool
-	store   *pgxstore.Store
-	box     *outbox.Outbox[pgx.Tx]
-	broker  *amqp091.Connection
-	workers int // child processes so far, to name their profiles
+	url    string // of the database
+	pool   *pgxpool.Pool
+	store  *pgxstore.Store
+	box    *outbox.Outbox[pgx.Tx]
+	broker *amqp091.Connection
 }
 
 // newLab starts what a case needs, or uses the servers that a test has started for all cases.

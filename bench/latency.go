@@ -22,9 +22,12 @@ import (
 
 var latency = benchmark{
 	name: "latency",
-	compares: "From the return of a producer's commit to the start of the consumer's handler, at a fixed rate of transactions with " +
-		"one event each, with the relay woken after each commit and with it polling, and once more to the start of an inbox's " +
-		"handler, which is inside the inbox's transaction; the reference is from a bare publish to a bare consumer's receipt " +
+	compares: "From the return of a producer's commit to the start of the consumer's handler, at a fixed rate of " +
+		"transactions with " +
+		"one event each, with the relay woken after each commit and with it polling, and once more to the start " +
+		"of an inbox's " +
+		"handler, which is inside the inbox's transaction; the reference is from a bare publish to a bare " +
+		"consumer's receipt " +
 		"with amqp091-go, same rate, same kind of queue.",
 	defaults: options{rate: 1000, slice: 10 * time.Second, rounds: 3},
 	smoke:    options{rate: 100, slice: 300 * time.Millisecond, rounds: 1},
@@ -38,9 +41,10 @@ const (
 )
 
 var clocks = map[string]string{
-	"woken":       "from the commit's return in the producer to the first line of the consumer's Handler",
-	"polling":     "from the commit's return in the producer to the first line of the consumer's Handler",
-	"woken-inbox": "from the commit's return in the producer to the first line of the inbox's handler, its record already inserted",
+	"woken":   "from the commit's return in the producer to the first line of the consumer's Handler",
+	"polling": "from the commit's return in the producer to the first line of the consumer's Handler",
+	"woken-inbox": "from the commit's return in the producer to the first line of the inbox's handler, its record " +
+		"already inserted",
 }
 
 var percentiles = []struct {
@@ -90,11 +94,12 @@ func runLatency(ctx context.Context, l *lab) ([]result, error) {
 			}
 			if p.name == "p50" {
 				maps.Copy(settings, map[string]any{
-					"rate":   fmt.Sprintf("%d events/s, sent by the clock whether or not earlier ones are done", l.rate),
-					"slice":  l.slice.String() + " after a warm-up of " + latencyWarmUp.String(),
-					"clock":  clocks[name] + "; reference: from before the publish call to the receipt",
-					"queue":  "quorum, single active consumer; all clients in one process",
-					"behind": fmt.Sprintf("the producer's commits returned %.1f ms after their scheduled time in the median, %.1f ms at p99", median(behind(measured[name], 0.5)), median(behind(measured[name], 0.99))),
+					"rate":  fmt.Sprintf("%d events/s, sent by the clock whether or not earlier ones are done", l.rate),
+					"slice": l.slice.String() + " after a warm-up of " + latencyWarmUp.String(),
+					"clock": clocks[name] + "; reference: from before the publish call to the receipt",
+					"queue": "quorum, single active consumer; all clients in one process",
+					"behind": fmt.Sprintf("the producer's commits returned %.1f ms after their scheduled time in "+
+						"the median, %.1f ms at p99", median(behind(measured[name], 0.5)), median(behind(measured[name], 0.99))),
 				})
 			}
 			r := newCost("latency/"+name+"-"+p.name, "ms", median(figures), median(references), settings)

@@ -99,11 +99,13 @@ func run(ctx context.Context, args []string) error {
 
 func (o *options) flags(flags *flag.FlagSet) {
 	flags.IntVar(&o.events, "n", 0, "events a round")
-	flags.IntVar(&o.rounds, "rounds", 0, "rounds, of which the median counts; at least 3 for a figure that means something")
+	flags.IntVar(&o.rounds, "rounds", 0, "rounds, of which the median counts; at least 3 for a figure that means "+
+		"something")
 	flags.IntVar(&o.backlog, "backlog", 0, "flat: events that wait in the long log")
 	flags.DurationVar(&o.slice, "slice", 0, "write, latency: how long one measurement lasts")
 	flags.IntVar(&o.rate, "rate", 0, "latency: events per second")
-	flags.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles: FILE.CASE of this process, and FILE.WORKER.cpu of each worker's last round")
+	flags.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles: FILE.CASE of this process, and "+
+		"FILE.WORKER.cpu of each worker's last round")
 }
 
 func (o options) validate() error {

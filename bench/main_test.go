@@ -122,7 +122,8 @@ func TestTheReportShowsFiguresNotesAndMisses(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Measured 2026-01-02, on a processor, 2 cores",
-		"| drain | 1200 | 1000 | events/s | 1.20 | ratio ≥ 1.1 | yes |\n| wal/1 | 650 | 1000 | bytes/event | 1.54 | figure ≤ 640 bytes/event | **no** |",
+		"| drain | 1200 | 1000 | events/s | 1.20 | ratio ≥ 1.1 | yes |\n| wal/1 | 650 | 1000 | bytes/event | 1.54 " +
+			"| figure ≤ 640 bytes/event | **no** |",
 		"\nTwo indexes.\n",
 		drain.compares,
 	} {

@@ -9,8 +9,10 @@ import (
 
 var peers = benchmark{
 	name: "peers",
-	compares: "The drain case's relay against Watermill's forwarder (watermill-sql to watermill-amqp) and against River jobs that " +
-		"publish and wait for the confirm: the same events, broker, durable queue, persistent and confirmed; the ratio is to " +
+	compares: "The drain case's relay against Watermill's forwarder (watermill-sql to watermill-amqp) and against " +
+		"River jobs that " +
+		"publish and wait for the confirm: the same events, broker, durable queue, persistent and confirmed; the " +
+		"ratio is to " +
 		"the faster peer.",
 	defaults: options{events: 20_000, rounds: 3},
 	smoke:    options{events: 100, rounds: 1},
@@ -33,7 +35,8 @@ var contenders = []peer{
 	{"watermill-16", 16, "watermill", fillWatermill,
 		"16 forwarders with a table each and 16 pooled channels, events spread by key: keeps the order per key"},
 	{"river-100", 100, "river", ignoreParallel(fillRiver),
-		"MaxWorkers 100 on one confirm channel, FetchCooldown and FetchPollInterval 1 ms, 20 connections; keeps no order"},
+		"MaxWorkers 100 on one confirm channel, FetchCooldown and FetchPollInterval 1 ms, 20 connections; keeps " +
+			"no order"},
 	{"river-1000", 1000, "river", ignoreParallel(fillRiver),
 		"MaxWorkers 1000, else the same; keeps no order"},
 }

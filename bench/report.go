@@ -31,13 +31,15 @@ was measured. What falls short stays in the table, and below it says why.
 		if met == "no" {
 			met = "**no**"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.Case, number(r.Figure), number(r.Reference), r.Unit, ratio(r.Ratio), aim, met)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n",
+			r.Case, number(r.Figure), number(r.Reference), r.Unit, ratio(r.Ratio), aim, met)
 	}
 	fmt.Fprintln(&b, "\nPostgreSQL runs with fsync, full_page_writes and synchronous_commit on, and with:")
 	for _, kv := range serverSettings {
 		fmt.Fprintf(&b, "`%s = %s`\n", kv[0], kv[1])
 	}
-	fmt.Fprintln(&b, "(so that checkpoints fall between measurements). RabbitMQ runs as it comes. Servers and clients share the machine.")
+	fmt.Fprintln(&b, "(so that checkpoints fall between measurements). RabbitMQ runs as it comes. Servers and "+
+		"clients share the machine.")
 	last := ""
 	for _, r := range results {
 		if name := caseOf(r); name != last {

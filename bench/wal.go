@@ -15,8 +15,10 @@ import (
 
 var wal = benchmark{
 	name: "wal",
-	compares: "WAL bytes and dead tuples per event over its life in the database: written through the outbox and published by the " +
-		"relay, against a hand-written outbox whose rows are inserted, fetched with FOR UPDATE SKIP LOCKED a thousand at a time " +
+	compares: "WAL bytes and dead tuples per event over its life in the database: written through the outbox and " +
+		"published by the " +
+		"relay, against a hand-written outbox whose rows are inserted, fetched with FOR UPDATE SKIP LOCKED a " +
+		"thousand at a time " +
 		"and deleted after publishing.",
 	defaults: options{events: 10_000, rounds: 3},
 	smoke:    options{events: 200, rounds: 1},
@@ -32,7 +34,8 @@ const (
     payload    json        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 )`
-	insertDeleted = "INSERT INTO deleted_outbox (id, key, type, payload) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[])"
+	insertDeleted = "INSERT INTO deleted_outbox (id, key, type, payload) SELECT * FROM unnest($1::uuid[], " +
+		"$2::text[], $3::text[], $4::json[])"
 	fetchDeleted  = "SELECT seq FROM deleted_outbox ORDER BY seq LIMIT 1000 FOR UPDATE SKIP LOCKED"
 	deleteDeleted = "DELETE FROM deleted_outbox WHERE seq = ANY ($1)"
 )
@@ -67,12 +70,14 @@ func runWAL(ctx context.Context, l *lab) ([]result, error) {
 			}}
 		}
 		s, err := alternate(ctx, l.rounds,
-			life("outbox", "surepost_outbox", func(ctx context.Context) error { return l.writeInTransactionsOf(ctx, perTransaction) },
+			life("outbox", "surepost_outbox",
+				func(ctx context.Context) error { return l.writeInTransactionsOf(ctx, perTransaction) },
 				func(ctx context.Context) error {
 					r, err := l.employ(ctx, job{Worker: "relay", Postgres: l.url, Events: l.events})
 					return errors.Join(err, l.empty(drainQueue, r.Published))
 				}),
-			life("deleted", "deleted_outbox", func(ctx context.Context) error { return l.insertInTransactionsOf(ctx, perTransaction) }, l.fetchAndDelete))
+			life("deleted", "deleted_outbox",
+				func(ctx context.Context) error { return l.insertInTransactionsOf(ctx, perTransaction) }, l.fetchAndDelete))
 		if err != nil {
 			return nil, err
 		}
@@ -84,11 +89,14 @@ func runWAL(ctx context.Context, l *lab) ([]result, error) {
 		maps.Copy(settings, map[string]any{
 			"events": l.events, "events_per_transaction": perTransaction, "data_bytes": len(data),
 			"outbox_parts": parts(volumes["outbox"], inspect), "deleted_parts": parts(volumes["deleted"], inspect),
-			"not_counted": "how either gets rid of what was published: vacuuming the hand-written table, the log's retention",
-			"before":      "a checkpoint before writing and none until the events are published and gone; full_page_writes on, no compression",
+			"not_counted": "how either gets rid of what was published: vacuuming the hand-written table, the " +
+				"log's retention",
+			"before": "a checkpoint before writing and none until the events are published and gone; " +
+				"full_page_writes on, no compression",
 		})
-		results = append(results, newCost(fmt.Sprintf("wal/%d", perTransaction), "bytes/event", s.median("outbox"), s.median("deleted"), settings).
-			atMost(float64(len(data))*1.1+300))
+		name := fmt.Sprintf("wal/%d", perTransaction)
+		r := newCost(name, "bytes/event", s.median("outbox"), s.median("deleted"), settings)
+		results = append(results, r.atMost(float64(len(data))*1.1+300))
 	}
 	dead, err := l.deadTuples(ctx)
 	if err != nil {
@@ -117,14 +125,17 @@ func parts(all []volume, inspect bool) map[string]float64 {
 }
 
 // volume measures the WAL of the events' life.
-func (l *lab) volume(ctx context.Context, inspect bool, table string, write, publish func(context.Context) error) (v volume, err error) {
+func (l *lab) volume(
+	ctx context.Context, inspect bool, table string, write, publish func(context.Context) error,
+) (v volume, err error) {
+	vacuum := func(ctx context.Context) error { return l.exec(ctx, "VACUUM "+table) }
 	if err := l.exec(ctx, "CHECKPOINT"); err != nil {
 		return v, err
 	}
 	for _, part := range []struct {
 		bytes *float64
 		work  func(ctx context.Context) error
-	}{{&v.write, write}, {&v.publish, publish}, {&v.vacuum, func(ctx context.Context) error { return l.exec(ctx, "VACUUM "+table) }}} {
+	}{{&v.write, write}, {&v.publish, publish}, {&v.vacuum, vacuum}} {
 		var from, to string
 		if err := l.pool.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&from); err != nil {
 			return v, err
@@ -133,7 +144,8 @@ func (l *lab) volume(ctx context.Context, inspect bool, table string, write, pub
 			return v, err
 		}
 		var bytes, images int64
-		if err := l.pool.QueryRow(ctx, "SELECT lsn::text, lsn - $1::pg_lsn FROM pg_current_wal_insert_lsn() AS lsn", from).Scan(&to, &bytes); err != nil {
+		if err := l.pool.QueryRow(ctx, "SELECT lsn::text, lsn - $1::pg_lsn FROM pg_current_wal_insert_lsn() AS "+
+			"lsn", from).Scan(&to, &bytes); err != nil {
 			return v, err
 		}
 		*part.bytes = float64(bytes) / float64(l.events)
@@ -144,7 +156,8 @@ func (l *lab) volume(ctx context.Context, inspect bool, table string, write, pub
 		if err := l.exec(ctx, "SELECT pg_logical_emit_message(true, 'bench', '')"); err != nil {
 			return v, err
 		}
-		if err := l.pool.QueryRow(ctx, "SELECT coalesce(sum(fpi_size), 0)::bigint FROM pg_get_wal_stats($1::pg_lsn, $2::pg_lsn)", from, to).Scan(&images); err != nil {
+		if err := l.pool.QueryRow(ctx, "SELECT coalesce(sum(fpi_size), 0)::bigint FROM "+
+			"pg_get_wal_stats($1::pg_lsn, $2::pg_lsn)", from, to).Scan(&images); err != nil {
 			return v, err
 		}
 		v.images += float64(images) / float64(l.events)
@@ -209,7 +222,8 @@ func (l *lab) deadTuples(ctx context.Context) (result, error) {
 		if time.Now().After(deadline) {
 			return result{}, fmt.Errorf("the statistics don't know of all %d events: %v", all, counts)
 		}
-		rows, err := l.pool.Query(ctx, "SELECT relname::text, n_tup_ins, n_tup_upd + n_tup_del FROM pg_stat_user_tables")
+		rows, err := l.pool.Query(ctx, "SELECT relname::text, n_tup_ins, n_tup_upd + n_tup_del FROM "+
+			"pg_stat_user_tables")
 		if err != nil {
 			return result{}, err
 		}
@@ -236,12 +250,16 @@ func (l *lab) deadTuples(ctx context.Context) (result, error) {
 			elsewhere[table] = c.dead
 		}
 	}
-	figure, reference := float64(counts["surepost_outbox"].dead)/float64(all), float64(counts["deleted_outbox"].dead)/float64(all)
+	figure := float64(counts["surepost_outbox"].dead) / float64(all)
+	reference := float64(counts["deleted_outbox"].dead) / float64(all)
 	r := result{
-		Case: "wal/dead-tuples", Figure: figure, Reference: reference, Ratio: reference / max(figure, 1/float64(all)), Unit: "dead tuples/event",
+		Case: "wal/dead-tuples", Unit: "dead tuples/event",
+		Figure: figure, Reference: reference, Ratio: reference / max(figure, 1/float64(all)),
 		Settings: map[string]any{
-			"what": "rows updated or deleted in the table of events (pg_stat_user_tables), over all rounds", "events": all,
-			"ratio_is": "reference / figure, where 0 counts as a single dead tuple in all", "surepost_dead_tuples_in_other_tables": elsewhere,
+			"what":                                 "rows updated or deleted in the table of events (pg_stat_user_tables), over all rounds",
+			"events":                               all,
+			"ratio_is":                             "reference / figure, where 0 counts as a single dead tuple in all",
+			"surepost_dead_tuples_in_other_tables": elsewhere,
 		},
 	}
 	return r.atMost(0), nil

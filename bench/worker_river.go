@@ -131,10 +131,11 @@ type publishWorker struct {
 
 func (p *publishWorker) Work(ctx context.Context, job *river.Job[publishArgs]) error {
 	const mandatory, immediate = true, false
-	confirm, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, exchange, routingKey, mandatory, immediate, amqp091.Publishing{
+	message := amqp091.Publishing{
 		MessageId: job.Args.ID, Type: eventType, ContentType: "application/json", DeliveryMode: amqp091.Persistent,
 		Body: job.Args.Body,
-	})
+	}
+	confirm, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, exchange, routingKey, mandatory, immediate, message)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,10 @@ import (
 
 var write = benchmark{
 	name: "write",
-	compares: "Transactions with one order row and one event through outbox.Write, against the same transaction with a " +
-		"hand-written INSERT into a minimal outbox table; and with 100 events a call against one hand-written multi-row INSERT.",
+	compares: "Transactions with one order row and one event through outbox.Write, against the same transaction " +
+		"with a " +
+		"hand-written INSERT into a minimal outbox table; and with 100 events a call against one hand-written " +
+		"multi-row INSERT.",
 	defaults: options{rounds: 25, slice: 700 * time.Millisecond},
 	smoke:    options{rounds: 1, slice: 50 * time.Millisecond},
 	run:      runWrite,
@@ -41,9 +43,10 @@ const ordersTable = `CREATE TABLE orders (
 )`
 
 const (
-	insertOrder   = "INSERT INTO orders (customer, total) VALUES ($1, $2)"
-	insertOne     = "INSERT INTO hand_outbox (id, key, type, payload) VALUES ($1, $2, $3, $4)"
-	insertMany    = "INSERT INTO hand_outbox (id, key, type, payload) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[])"
+	insertOrder = "INSERT INTO orders (customer, total) VALUES ($1, $2)"
+	insertOne   = "INSERT INTO hand_outbox (id, key, type, payload) VALUES ($1, $2, $3, $4)"
+	insertMany  = "INSERT INTO hand_outbox (id, key, type, payload) SELECT * FROM unnest($1::uuid[], " +
+		"$2::text[], $3::text[], $4::json[])"
 	eventsPerCall = 100
 )
 
@@ -66,7 +69,7 @@ func runWrite(ctx context.Context, l *lab) ([]result, error) {
 		if err := l.exec(ctx, "CHECKPOINT"); err != nil {
 			return nil, err
 		}
-		rate := func(insert func(ctx context.Context, tx pgx.Tx, first int) error) func(context.Context) (float64, error) {
+		rate := func(insert insertFunc) func(context.Context) (float64, error) {
 			return func(ctx context.Context) (float64, error) {
 				perSecond, err := l.transactions(ctx, f.clients, insert)
 				return perSecond * float64(f.events), err
@@ -88,15 +91,20 @@ func runWrite(ctx context.Context, l *lab) ([]result, error) {
 		settings := s.settings("outbox", "hand-written")
 		settings["clients"], settings["events_per_transaction"] = f.clients, f.events
 		settings["slice"] = l.slice.String()
-		settings["transaction"] = "BEGIN, INSERT of an order, the event or events, COMMIT; ids are UUIDv7 made by the client and data is marshalled on both sides"
-		settings["hand_written"] = "table with id uuid primary key, key, type, payload json, created_at; pgx with its statement cache; many rows by unnest of typed arrays"
+		settings["transaction"] = "BEGIN, INSERT of an order, the event or events, COMMIT; ids are UUIDv7 made by " +
+			"the client and data is marshalled on both sides"
+		settings["hand_written"] = "table with id uuid primary key, key, type, payload json, created_at; pgx with " +
+			"its statement cache; many rows by unnest of typed arrays"
 		results = append(results, newRate(f.name, f.unit, s.median("outbox"), s.median("hand-written"), settings).atLeast(0.95))
 	}
 	return results, l.checkWritten(ctx)
 }
 
+// insertFunc inserts an event, or several from the first on, in a transaction.
+type insertFunc func(ctx context.Context, tx pgx.Tx, first int) error
+
 // transactions runs clients for one slice and returns their transactions per second.
-func (l *lab) transactions(ctx context.Context, clients int, insert func(ctx context.Context, tx pgx.Tx, first int) error) (float64, error) {
+func (l *lab) transactions(ctx context.Context, clients int, insert insertFunc) (float64, error) {
 	var done atomic.Int64
 	errs := make([]error, clients)
 	var running sync.WaitGroup
@@ -172,7 +180,8 @@ func (l *lab) checkWritten(ctx context.Context) error {
 	err := l.pool.QueryRow(ctx, `SELECT (SELECT avg(octet_length(data::text)) FROM surepost_outbox),
        (SELECT avg(octet_length(payload::text)) FROM hand_outbox)`).Scan(&ours, &theirs)
 	if err == nil && (ours < theirs-1 || ours > theirs+1) {
-		err = fmt.Errorf("the outbox's data is %.1f bytes long and the hand-written table's %.1f: they should be alike", ours, theirs)
+		err = fmt.Errorf("the outbox's data is %.1f bytes long and the hand-written table's %.1f: they should be "+
+			"alike", ours, theirs)
 	}
 	return err
 }
