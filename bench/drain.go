@@ -19,7 +19,7 @@ var drain = benchmark{
 const drainQueue = "drained"
 
 func runDrain(ctx context.Context, l *lab) ([]result, error) {
-	_, bodyBytes, err := publishings(ctx, 1000)
+	_, bodyBytes, err := publishings(ctx, 0, 1000)
 	if err != nil {
 		return nil, err
 	}

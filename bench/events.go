@@ -45,10 +45,10 @@ func newEvent(i int) surepost.Event {
 }
 
 // publishings are n events as messages, exactly as the relay's publisher would make them.
-func publishings(ctx context.Context, n int) (messages []amqp091.Publishing, bodyBytes int, err error) {
+func publishings(ctx context.Context, first, n int) (messages []amqp091.Publishing, bodyBytes int, err error) {
 	messages = make([]amqp091.Publishing, n)
 	for i := range messages {
-		e, err := newEvent(i).Complete(ctx, surepost.Defaults{Source: source})
+		e, err := newEvent(first+i).Complete(ctx, surepost.Defaults{Source: source})
 		if err != nil {
 			return nil, 0, err
 		}

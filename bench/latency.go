@@ -54,7 +54,7 @@ var percentiles = []struct {
 
 func runLatency(ctx context.Context, l *lab) ([]result, error) {
 	// The queue is the consumer's default: a quorum queue with a single active consumer.
-	measured := map[string][]*trip{}
+	measured, trips := map[string][]*trip{}, 0
 	sides := []side{}
 	for name, measure := range map[string]func(context.Context, *trip) error{
 		"woken":       func(ctx context.Context, t *trip) error { return l.throughSurepost(ctx, t, true, t.handler()) },
@@ -66,7 +66,8 @@ func runLatency(ctx context.Context, l *lab) ([]result, error) {
 			if err := l.exec(ctx, "CHECKPOINT"); err != nil {
 				return 0, err
 			}
-			t := newTrip(l.rate, l.slice)
+			trips++
+			t := newTrip(trips, l.rate, l.slice)
 			if err := measure(ctx, t); err != nil {
 				return 0, err
 			}
@@ -114,20 +115,22 @@ func runLatency(ctx context.Context, l *lab) ([]result, error) {
 
 // trip is the way of many events: when each was due, left and arrived. Each goroutine writes its own event's places.
 type trip struct {
+	first         int // number of its first event: no other trip has events of these numbers
 	interval      time.Duration
 	warmUp        int // events at the beginning that don't count
 	due           []time.Time
 	left, arrived []time.Time
 	missing       atomic.Int64
+	strays        atomic.Int64 // events of others
 	complete      chan struct{}
 }
 
-func newTrip(rate int, slice time.Duration) *trip {
+func newTrip(number, rate int, slice time.Duration) *trip {
 	interval := time.Second / time.Duration(rate)
 	warmUp := int(min(latencyWarmUp, slice) / interval)
 	n := warmUp + int(slice/interval)
 	t := &trip{
-		interval: interval, warmUp: warmUp, complete: make(chan struct{}),
+		first: number * 1_000_000, interval: interval, warmUp: warmUp, complete: make(chan struct{}),
 		due: make([]time.Time, n), left: make([]time.Time, n), arrived: make([]time.Time, n),
 	}
 	t.missing.Store(int64(n))
@@ -151,6 +154,9 @@ func (t *trip) send(ctx context.Context, send func(i int) error) error {
 	}
 	select {
 	case <-t.complete:
+		if n := t.strays.Load(); n > 0 {
+			return fmt.Errorf("%d events of something else arrived: they were a load that nobody meant", n)
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -159,8 +165,17 @@ func (t *trip) send(ctx context.Context, send func(i int) error) error {
 	}
 }
 
-// arrive notes that event i arrived.
-func (t *trip) arrive(i int, at time.Time) {
+// arrive notes that the event of an order arrived. A second arrival doesn't count; two at once there can't be, since
+// a consumer handles a key's messages one after the other.
+func (t *trip) arrive(o order, at time.Time) {
+	i := o.ID - newOrder(t.first).ID
+	if i < 0 || i >= len(t.due) {
+		t.strays.Add(1)
+		return
+	}
+	if !t.arrived[i].IsZero() {
+		return
+	}
 	t.arrived[i] = at
 	if t.missing.Add(-1) == 0 {
 		close(t.complete)
@@ -202,7 +217,7 @@ func (t *trip) handler() handlerFunc {
 		if err := e.Decode(&o); err != nil {
 			return 0, inbox.Permanent(err)
 		}
-		t.arrive(o.ID-newOrder(0).ID, at)
+		t.arrive(o, at)
 		return inbox.Handled, nil
 	}
 }
@@ -242,14 +257,14 @@ func (l *lab) throughSurepost(ctx context.Context, t *trip, wake bool, handler a
 	if err != nil {
 		return err
 	}
-	return l.while(ctx, func(ctx context.Context) error {
+	err = l.while(ctx, func(ctx context.Context) error {
 		select {
 		case <-ready:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		return t.send(ctx, func(i int) error {
-			err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error { return l.box.Write(ctx, tx, newEvent(i)) })
+			err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error { return l.box.Write(ctx, tx, newEvent(t.first+i)) })
 			t.left[i] = time.Now()
 			if wake {
 				r.Wake()
@@ -257,6 +272,7 @@ func (l *lab) throughSurepost(ctx context.Context, t *trip, wake bool, handler a
 			return err
 		})
 	}, r.Run, consumer.Run)
+	return errors.Join(err, l.discard(latencyQueue)) // or the queue would collect the messages of the bare client
 }
 
 // while runs services for as long as work takes. A service that fails ends the work.
@@ -290,7 +306,7 @@ func (l *lab) throughBroker(ctx context.Context, t *trip) error {
 		return err
 	}
 	defer l.discard(queue)
-	messages, _, err := publishings(ctx, len(t.due))
+	messages, _, err := publishings(ctx, t.first, len(t.due))
 	if err != nil {
 		return err
 	}
@@ -331,7 +347,7 @@ func (l *lab) throughBroker(ctx context.Context, t *trip) error {
 				if err := json.Unmarshal(d.Body, &body); err != nil {
 					return err
 				}
-				t.arrive(body.Data.ID-newOrder(0).ID, at)
+				t.arrive(body.Data, at)
 				if err := d.Ack(false); err != nil {
 					return err
 				}

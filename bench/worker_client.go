@@ -14,7 +14,7 @@ const clientWindow = 1024
 // channel, with all messages made before its clock starts. One goroutine publishes, another waits for the confirms in
 // order, and a window keeps them apart, so that the socket is never idle.
 func clientWorker(ctx context.Context, j job, w *stopwatch) (int, error) {
-	messages, _, err := publishings(ctx, j.Events)
+	messages, _, err := publishings(ctx, 0, j.Events)
 	if err != nil {
 		return 0, err
 	}

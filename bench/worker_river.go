@@ -49,7 +49,7 @@ func fillRiver(ctx context.Context, url string, n int) error {
 	if err != nil {
 		return err
 	}
-	messages, _, err := publishings(ctx, n)
+	messages, _, err := publishings(ctx, 0, n)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func fillWatermill(ctx context.Context, url string, n, topics int) error {
 		return err
 	}
 	defer db.Close()
-	messages, _, err := publishings(ctx, n)
+	messages, _, err := publishings(ctx, 0, n)
 	if err != nil {
 		return err
 	}
