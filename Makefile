@@ -5,6 +5,7 @@
 # make demo          the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
 # make up            starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
 # make down          ends them
+# make bench         every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
 # make lint          gofmt, go vet, staticcheck
 
 MODULES := . harness integration examples bench
@@ -12,7 +13,7 @@ SERVED := harness integration examples
 SUITES ?= forky
 N ?= 20000
 
-.PHONY: test test-images images demo up down lint servers tidy
+.PHONY: test test-images images demo up down bench lint servers tidy
 
 test: servers
 	@failed=; for m in $(MODULES); do \
@@ -45,6 +46,10 @@ up:
 
 down:
 	@go run ./harness/cmd/harness down
+
+# CASES=drain,wal runs only these; the others' results stay.
+bench: servers
+	@go run ./bench all -only "$(CASES)"
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
