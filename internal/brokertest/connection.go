@@ -74,15 +74,6 @@ var connections = map[string]func(*client){
 		}
 	},
 
-	"operators close connections with 320": func(c *client) {
-		if c.CloseConnections == nil {
-			return
-		}
-		c.CloseConnections(c)
-		c.wantClosed(c.ended, 320, "CONNECTION_FORCED - ")
-		c.dial() // they may come again at once
-	},
-
 	"a channel that was closed may be opened again": func(c *client) {
 		for range 3 {
 			c.check(c.ch.Close())
@@ -101,6 +92,18 @@ var connections = map[string]func(*client){
 			c.Errorf("ended with %v", err)
 		case <-time.After(2500 * time.Millisecond):
 		}
+	},
+}
+
+// disturbing tests concern the whole broker, and run alone.
+var disturbing = map[string]func(*client){
+	"operators close connections with 320": func(c *client) {
+		if c.CloseConnections == nil {
+			return
+		}
+		c.CloseConnections(c)
+		c.wantClosed(c.ended, 320, "CONNECTION_FORCED - ")
+		c.dial() // they may come again at once
 	},
 
 	"durable entities and persistent messages outlive a restart": func(c *client) {
