@@ -250,12 +250,10 @@ func (ch *channel) complete() error {
 		return nil
 	}
 	ch.incoming = nil
-	ch.conn.hasPublished = true
 	err := ch.accept(in)
 	if e, ok := err.(*exception); ok {
 		e.at = basicPublish
 	}
-	ch.conn.throttle()
 	return err
 }
 

@@ -128,7 +128,7 @@ var disturbing = map[string]func(*client){
 		}
 	},
 
-	"a blocked publisher is told and not read": func(c *client) {
+	"who publishes while the broker is blocked is told and not read": func(c *client) {
 		if c.Block == nil {
 			return
 		}
@@ -138,22 +138,32 @@ var disturbing = map[string]func(*client){
 		c.publish("q", "1")
 		c.Block(c)
 		defer c.Unblock(c)
+		select {
+		case b := <-told:
+			c.Errorf("told %+v before it publishes", b)
+		case <-time.After(quiet):
+		}
+		first, err := c.ch.PublishWithDeferredConfirm("", c.name("q"), false, false, message("2"))
+		c.check(err)
 		if b := await(c, "connection.blocked", told); !b.Active || b.Reason == "" {
 			c.Errorf("told %+v", b)
 		}
-		d, err := c.ch.PublishWithDeferredConfirm("", c.name("q"), false, false, message("2"))
+		second, err := c.ch.PublishWithDeferredConfirm("", c.name("q"), false, false, message("3"))
 		c.check(err)
-		other.wantReady("q", 1) // others go on
+		time.Sleep(quiet)
 		select {
-		case <-d.Done():
+		case <-first.Done():
 			c.Error("confirmed while blocked")
-		case <-time.After(quiet):
+		case <-second.Done():
+			c.Error("confirmed while blocked")
+		default:
 		}
+		other.wantReady("q", 1) // others go on
 		c.Unblock(c)
 		if b := await(c, "connection.unblocked", told); b.Active {
 			c.Errorf("told %+v", b)
 		}
-		await(c, "confirm", d.Done())
-		c.wantIDs("q", "1", "2")
+		await(c, "confirm", second.Done())
+		c.wantIDs("q", "1", "2", "3")
 	},
 }
