@@ -11,9 +11,12 @@ import (
 // broker are wrong about RabbitMQ.
 func TestRabbitMQConforms(t *testing.T) {
 	t.Parallel()
-	mq := harness.RabbitMQ(t)
+	mq := harness.RabbitMQ(t, harness.Private()) // it is blocked and restarted
 	brokertest.Run(t, brokertest.Target{
 		URL:              mq.URL(),
 		CloseConnections: mq.CloseConnections,
+		Block:            mq.Block,
+		Unblock:          mq.Unblock,
+		Restart:          mq.Restart,
 	})
 }

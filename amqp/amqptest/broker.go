@@ -303,9 +303,9 @@ func (b *Broker) open() int {
 	return n
 }
 
-// Block raises an alarm, as RabbitMQ does when memory or disk run low: connections that have published are told at once
-// (connection.blocked with the reason), others when they publish; the broker reads nothing more from them, while
-// heartbeats go on. A message that is read when the alarm is raised is still taken.
+// Block raises an alarm, as RabbitMQ does when memory or disk run low: a connection that begins to publish is told so
+// (connection.blocked with the reason), and nothing more is read from it, while heartbeats go on. The message with which
+// it began is complete only after Unblock.
 func (b *Broker) Block(reason string) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -313,9 +313,6 @@ func (b *Broker) Block(reason string) {
 		return
 	}
 	b.blocked, b.resume = reason, make(chan struct{})
-	for _, c := range b.connections() {
-		c.throttle()
-	}
 }
 
 // Unblock clears the alarm and tells those that were told of it.

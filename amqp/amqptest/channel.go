@@ -24,7 +24,6 @@ type channel struct {
 
 	// Consuming.
 
-	paused    bool   // by channel.flow
 	prefetch  int    // of the next consumer; 0: no limit
 	shared    int    // prefetch of all consumers together; 0: no limit
 	tag       uint64 // delivery tag of the newest delivery
@@ -110,18 +109,16 @@ func (ch *channel) end(lost bool) {
 	}
 }
 
-// flow executes channel.flow: the client wants no deliveries for a while.
+// flow executes channel.flow. RabbitMQ doesn't let clients stop their deliveries.
 func (ch *channel) flow(d *decoder) error {
 	active := d.u8()&1 != 0
-	if d.err != nil {
+	switch {
+	case d.err != nil:
 		return refuse(502, "%v", d.err)
-	}
-	if !active { // RabbitMQ: flow control by clients is deprecated and refused
+	case !active:
 		return refuse(540, "active=false")
 	}
-	ch.paused = !active
-	ch.sendMethod(channelFlowOk, begin(channelFlowOk).bit(active))
-	ch.stirQueues()
+	ch.sendMethod(channelFlowOk, begin(channelFlowOk).bit(true))
 	return nil
 }
 
@@ -253,12 +250,10 @@ func (ch *channel) complete() error {
 		return nil
 	}
 	ch.incoming = nil
-	ch.conn.hasPublished = true
 	err := ch.accept(in)
 	if e, ok := err.(*exception); ok {
 		e.at = basicPublish
 	}
-	ch.conn.throttle()
 	return err
 }
 

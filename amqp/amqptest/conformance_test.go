@@ -13,6 +13,7 @@ import (
 func TestConformsToRabbitMQ(t *testing.T) {
 	for _, version := range []string{"3.10.8", "3.13.7", "4.2.1", "4.3.0"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			b := start(t, amqptest.Config{Version: version, ConsumerTimeout: time.Second})
 			brokertest.Run(t, brokertest.Target{
 				URL: b.URL(), ConsumerTimeout: time.Second,

@@ -59,8 +59,7 @@ type connection struct {
 	muted     bool
 	deadline  *timer // of the closing handshake
 
-	hasPublished bool
-	toldBlocked  bool
+	blocked bool // it has begun to publish during an alarm: nothing more is read from it
 
 	stalledReads, stalledWrites *Gate
 	healed                      chan struct{} // closed when the gates change
@@ -184,7 +183,7 @@ func (c *connection) hold() (wait, healed <-chan struct{}) {
 	case c.detached:
 	case c.stalledReads != nil && !c.stalledReads.passed():
 		return c.stalledReads.open, c.healed
-	case b.resume != nil && c.hasPublished:
+	case b.resume != nil && c.blocked:
 		return b.resume, c.healed
 	case len(c.out) > congestedBytes:
 		return never, c.healed
@@ -302,6 +301,7 @@ func (c *connection) method(number uint16, id methodID, d *decoder) error {
 	case id == channelOpen:
 		return refuse(504, "second 'channel.open' seen")
 	case id == basicPublish:
+		c.throttle()
 		return ch.publish(d)
 	}
 	do := channelMethods[id]
@@ -521,23 +521,23 @@ func (c *connection) cut() {
 	_ = c.raw.Close()
 }
 
-// throttle tells the client of an alarm, if it publishes.
+// throttle blocks a client that publishes during an alarm, and tells it.
 func (c *connection) throttle() {
-	if c.broker.resume == nil || !c.hasPublished || c.detached || c.toldBlocked {
+	if c.broker.resume == nil || c.blocked {
 		return
 	}
+	c.blocked = true
 	if c.can["connection.blocked"] == true {
-		c.toldBlocked = true
 		c.sendMethod(connectionBlocked, begin(connectionBlocked).shortstr(c.broker.blocked))
 	}
 }
 
-// relax tells the client that an alarm is over, if it was told of it.
+// relax tells a client that was blocked that the alarm is over.
 func (c *connection) relax() {
-	if c.toldBlocked && !c.detached {
+	if c.blocked && c.can["connection.blocked"] == true && !c.detached {
 		c.sendMethod(connectionUnblocked, begin(connectionUnblocked))
 	}
-	c.toldBlocked = false
+	c.blocked = false
 }
 
 // sendMethod sends a method on channel 0.

@@ -22,7 +22,7 @@ type consumer struct {
 func (c *consumer) hasRoom() bool {
 	ch := c.ch
 	switch {
-	case ch.over() || ch.paused || ch.conn.congested():
+	case ch.over() || ch.conn.congested():
 		return false
 	case c.noAck:
 		return true

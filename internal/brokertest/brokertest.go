@@ -43,10 +43,16 @@ func Run(t *testing.T, target Target) {
 	version := versionOf(t, target)
 	t.Logf("RabbitMQ %s", version)
 	for _, group := range []map[string]func(*client){
-		connections, refusals(), exchanges, queues, publishing, consuming, returning, deadLetters,
+		disturbing, connections, refusals(), exchanges, queues, publishing, consuming, returning, deadLetters,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
-			t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) { group[name](connect(t, target, version)) })
+			_, alone := disturbing[name]
+			t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+				if !alone {
+					t.Parallel()
+				}
+				group[name](connect(t, target, version))
+			})
 		}
 	}
 }
