@@ -96,8 +96,9 @@ func (c ConsumerConfig) ensureLetterQueues(ctx context.Context, l *link) error {
 }
 
 // deadLetterArgs returns the arguments of a dead-letter queue. Whoever looks at dead letters returns them, which a quorum
-// queue counts as a delivery: RabbitMQ 4 would drop them after 20, and RabbitMQ 3 puts them at the end of the queue if
-// there is no limit. So there is one that is never reached.
+// queue counts as a delivery: RabbitMQ 4 would drop them after 20. RabbitMQ 3 has no limit by default, but puts what
+// was rejected at the end of the queue then ("Quorum Queues", "Repeated Requeues"). So there is one that is never
+// reached.
 func deadLetterArgs(kind QueueType) amqp091.Table {
 	args := amqp091.Table{amqp091.QueueTypeArg: string(kind)}
 	if kind == QuorumQueue {

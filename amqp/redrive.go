@@ -134,10 +134,10 @@ func Redrive(ctx context.Context, config RedriveConfig) (RedriveReport, error) {
 	}
 	err = r.run(ctx)
 	r.report.Unseen = r.report.Waiting - r.report.Moved - r.report.NotSelected - r.report.Held - r.report.Failed
-	if r.courier != nil {
+	if r.publishing != nil {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 		defer cancel()
-		r.courier.link.close(bounded) // its outcome changes nothing: what was confirmed is confirmed
+		r.publishing.close(bounded) // its outcome changes nothing: what was confirmed is confirmed
 	}
 	return r.report, err
 }
@@ -307,10 +307,13 @@ func redrivePublishing(d amqp091.Delivery, l DeadLetter, frameBytes int) amqp091
 
 // redrive is one run of Redrive.
 type redrive struct {
-	config  RedriveConfig
-	pile    *pile
-	courier *courier // nil until the first letter goes
-	report  RedriveReport
+	config RedriveConfig
+	pile   *pile
+	report RedriveReport
+
+	publishing *link                                            // nil until the first letter goes
+	send       func(context.Context, []parcel) ([]error, error) // a courier's, over that connection
+	frameBytes int                                              // as negotiated, 0 for no limit
 
 	staying      map[orderKey]bool // keys of which a letter stays, so that all later ones do
 	destinations map[string]error  // by queue: why nothing can be moved there
@@ -426,23 +429,16 @@ func (r *redrive) flush(ctx context.Context) error {
 	if len(r.wave) == 0 {
 		return nil
 	}
-	if r.courier == nil {
-		l, err := dial(ctx, r.config.Connection)
-		if err != nil {
-			return err
-		}
-		r.courier, err = newCourier(ctx, l)
-		if err != nil {
-			l.raw.Close()
+	if r.send == nil {
+		if err := r.connect(ctx); err != nil {
 			return err
 		}
 	}
 	parcels := make([]parcel, len(r.wave))
 	for i, m := range r.wave {
-		p := redrivePublishing(m.delivery, m.letter, r.courier.link.Config.FrameSize)
-		parcels[i] = parcel{key: m.to, publishing: p}
+		parcels[i] = parcel{key: m.to, publishing: redrivePublishing(m.delivery, m.letter, r.frameBytes)}
 	}
-	outcomes, err := r.courier.send(ctx, parcels)
+	outcomes, err := r.send(ctx, parcels)
 	if err != nil {
 		return fmt.Errorf("amqp: redrive: %w", err)
 	}
@@ -462,6 +458,18 @@ func (r *redrive) flush(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (r *redrive) connect(ctx context.Context) (err error) {
+	if r.publishing, err = dial(ctx, r.config.Connection); err != nil {
+		return err
+	}
+	courier, err := newCourier(ctx, r.publishing)
+	if err != nil {
+		return err
+	}
+	r.send, r.frameBytes = courier.send, r.publishing.Config.FrameSize
 	return nil
 }
 

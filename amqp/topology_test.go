@@ -34,3 +34,35 @@ func TestAnErrorThatTheBrokerDidNotGiveIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestAMissingPluginIsNamed, in the words of all versions.
+func TestAMissingPluginIsNamed(t *testing.T) {
+	for _, test := range []struct {
+		code         int
+		reason, want string
+	}{
+		{503, "COMMAND_INVALID - unknown exchange type 'x-consistent-hash'", "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"},
+		{406, "PRECONDITION_FAILED - unknown exchange type 'x-modulus-hash'", "rabbitmq-plugins enable rabbitmq_sharding"},
+		{503, "COMMAND_INVALID - invalid exchange type 'x-lvc'", "enable the plugin that has it"},
+		{503, "COMMAND_INVALID - second 'channel.open' seen", "see its answer"},
+	} {
+		err := explainTopology(entity{"exchange", "q"}, "declare", "/",
+			&amqp091.Error{Code: test.code, Reason: test.reason, Server: true})
+		wantText(t, err, test.want)
+		if !(&Consumer{}).isMistake(err) {
+			t.Errorf("%s: it will say that again until somebody changes something", test.reason)
+		}
+	}
+}
+
+// TestAKindThatCannotBeIsRefusedUnasked: the broker would end the whole connection over it.
+func TestAKindThatCannotBeIsRefusedUnasked(t *testing.T) {
+	for kind, ok := range map[string]bool{"": true, "topic": true, "headers": true, "x-whatever": true, "topik": false, "Topic": false} {
+		err := errors.Join(Exchange{Name: "e", Kind: kind}.validate()...)
+		if ok && err != nil {
+			t.Errorf("%q: %v", kind, err)
+		} else if !ok {
+			wantText(t, err, "use topic, direct, fanout or headers")
+		}
+	}
+}

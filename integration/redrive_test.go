@@ -327,6 +327,19 @@ func TestDeadLettersAreListed(t *testing.T) {
 	wantIDs(t, "still there", r.awaitIDs(deadLetters, 4), "key0/1", "key1/1", "key0/2", "key1/2")
 }
 
+// TestLookingLosesNothing, however often: by default RabbitMQ 4 drops what was given back 20 times.
+func TestLookingLosesNothing(t *testing.T) {
+	t.Parallel()
+	r := newPile(t, 3, func(int) string { return "key0" })
+	config := amqp.DeadLettersConfig{Connection: r.config().Connection, Queue: consumedQueue}
+	for n := range 25 {
+		letters, err := amqp.DeadLetters(t.Context(), config)
+		if err != nil || len(letters) != 3 || letters[0].ID != "key0/1" || letters[2].ID != "key0/3" {
+			t.Fatalf("look %d: %+v %v", n+1, letters, err)
+		}
+	}
+}
+
 // TestRedriveOfWhatTheBrokerDeadLettered: it has no headers of ours.
 func TestRedriveOfWhatTheBrokerDeadLettered(t *testing.T) {
 	t.Parallel()
