@@ -283,6 +283,22 @@ func TestABatchWaitsForOthersNoLongerThanItsLinger(t *testing.T) {
 	wantNext("without linger", e1)
 }
 
+// TestKeysTakeTurnsInAllCompanies: whoever has been ready for longest is next, in a batch or not.
+func TestKeysTakeTurnsInAllCompanies(t *testing.T) {
+	s := newSchedule(1, 1, 0)
+	for n, c := range []company{together, suspected, alone, alone, together, suspected, together} {
+		s.add(&message{event: surepost.Event{Key: fmt.Sprint(n)}, company: c})
+	}
+	for n := range 7 {
+		batch := s.next()
+		if len(batch) != 1 || batch[0].event.Key != fmt.Sprint(n) {
+			t.Fatalf("key %s has turn %d", batch[0].event.Key, n)
+		}
+		s.free(batch)
+		s.finish(batch[0])
+	}
+}
+
 // TestABatchTakesKeysByTheirTurn: a key with many messages doesn't keep one with few from its turn.
 func TestABatchTakesKeysByTheirTurn(t *testing.T) {
 	s := newSchedule(1, 4, 0)
