@@ -199,7 +199,7 @@ func (m *scheduleModel) tick() {
 // of its key, at most Workers batches at once, nobody in a batch who must be alone, one suspect at a time; and in the
 // end everything was handled once, though sessions were lost on the way.
 func TestTheScheduleKeepsItsInvariants(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		m := newScheduleModel(t, seed)
 		steps := []func(){m.deliver, m.deliver, m.deliver, m.start, m.start, m.report, m.bury, m.tick}
 		for range 300 {
