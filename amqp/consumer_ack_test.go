@@ -58,7 +58,7 @@ func (f *fakeAcks) Ack(tag uint64, multiple bool) error {
 
 // TestExactlyWhatIsFinishedIsAcknowledged, each once, in whatever order it is finished: not less, not more.
 func TestExactlyWhatIsFinishedIsAcknowledged(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		broker := &fakeAcks{t: t, finished: map[uint64]bool{}}
 		var window ackWindow

@@ -81,6 +81,18 @@ func (c *countingLedger) putAgain(q *fakeQueue, key string, unfinished int, numb
 	}
 }
 
+// begun returns how many events with an unfinished attempt are being attempted again.
+func (c *countingLedger) begun() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.started {
+		if c.started[id]-c.finished[id] > 1 {
+			n++
+		}
+	}
+	return n
+}
+
 // TestOnlyRedeliveredMessagesAreCounted, started before the handler and forgotten after it.
 func TestOnlyRedeliveredMessagesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -180,14 +192,9 @@ func TestSuspectsAreHandledOneAtATime(t *testing.T) {
 		q.put("fresh", numbers(1, 10)...)
 		stop := startConsumer(t, q, ConsumerConfig{Handler: l, Workers: 4, BatchSize: 5})
 		pass(time.Second)
-		open := 0
-		for id := range l.started {
-			if l.started[id]-l.finished[id] > 1 {
-				open++
-			}
-		}
-		if open != 1 || l.last["fresh"] != 10 {
-			t.Errorf("%d suspects have begun, fresh has come to %d; want 1 and 10", open, l.last["fresh"])
+		open, fresh := l.begun(), l.lastOf("fresh")
+		if open != 1 || fresh != 10 {
+			t.Errorf("%d suspects have begun, fresh has come to %d; want 1 and 10", open, fresh)
 		}
 		pass(10 * time.Minute)
 		if l.committed() != 16 || most != 1 || len(l.started) != 0 {

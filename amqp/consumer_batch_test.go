@@ -323,7 +323,8 @@ func TestAShutdownFinishesTheBatchOrLeavesIt(t *testing.T) {
 			})
 			q := newFakeQueue(t, 100)
 			q.put("a", numbers(1, 10)...)
-			stop := startConsumer(t, q, ConsumerConfig{Handler: l, BatchSize: 10, BatchLinger: time.Second})
+			stop := startConsumer(t, q, ConsumerConfig{Handler: l, BatchSize: 10, BatchLinger: time.Second,
+				Hooks: ConsumerHooks{OnBatchFailed: func(f FailedBatch) { t.Errorf("reported as a failure: %v", f.Err) }}})
 			pass(2 * time.Second)
 			if err := stop(); err != nil {
 				t.Error(err)

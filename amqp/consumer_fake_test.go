@@ -264,6 +264,12 @@ func (l *ledger) committed() int {
 	return len(l.done)
 }
 
+func (l *ledger) lastOf(key string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last[key]
+}
+
 // startConsumer runs a consumer of the fake queue and returns how to stop it; stop returns Run's result.
 func startConsumer(t *testing.T, q *fakeQueue, config ConsumerConfig) (stop func() error) {
 	t.Helper()

@@ -199,7 +199,7 @@ func (m *scheduleModel) tick() {
 // of its key, at most Workers batches at once, nobody in a batch who must be alone, one suspect at a time; and in the
 // end everything was handled once, though sessions were lost on the way.
 func TestTheScheduleKeepsItsInvariants(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		m := newScheduleModel(t, seed)
 		steps := []func(){m.deliver, m.deliver, m.deliver, m.start, m.start, m.report, m.bury, m.tick}
 		for range 300 {
@@ -281,6 +281,22 @@ func TestABatchWaitsForOthersNoLongerThanItsLinger(t *testing.T) {
 	s.linger = 0
 	e1 := add("e", together)
 	wantNext("without linger", e1)
+}
+
+// TestKeysTakeTurnsInAllCompanies: whoever has been ready for longest is next, in a batch or not.
+func TestKeysTakeTurnsInAllCompanies(t *testing.T) {
+	s := newSchedule(1, 1, 0)
+	for n, c := range []company{together, suspected, alone, alone, together, suspected, together} {
+		s.add(&message{event: surepost.Event{Key: fmt.Sprint(n)}, company: c})
+	}
+	for n := range 7 {
+		batch := s.next()
+		if len(batch) != 1 || batch[0].event.Key != fmt.Sprint(n) {
+			t.Fatalf("key %s has turn %d", batch[0].event.Key, n)
+		}
+		s.free(batch)
+		s.finish(batch[0])
+	}
 }
 
 // TestABatchTakesKeysByTheirTurn: a key with many messages doesn't keep one with few from its turn.

@@ -21,7 +21,10 @@ func (m memory) Transact(
 	first := make([]bool, len(ids))
 	for i, id := range ids {
 		id = consumer + "/" + id
-		if first[i] = !m[id] && !slices.Contains(tx, id); first[i] {
+		if slices.Contains(tx, id) {
+			return fmt.Errorf("id %s comes twice, against the contract", id)
+		}
+		if first[i] = !m[id]; first[i] {
 			tx = append(tx, id)
 		}
 	}
