@@ -8,11 +8,13 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/surepost/surepost/amqp/amqptest"
 )
 
-func openCourier(t *testing.T, p *peer, c Connection) *courier {
+func openCourier(t *testing.T, b *amqptest.Broker, c Connection) *courier {
 	t.Helper()
-	c.URLs = []string{p.url()}
+	c.URLs = []string{b.URL()}
 	l, err := dial(testContext(t), c)
 	if err != nil {
 		t.Fatal(err)
@@ -36,23 +38,15 @@ func parcels(queues ...string) (all []parcel) {
 // TestEachParcelHasItsOutcome: a return counts although the broker confirms it, and so do all others to that queue, since
 // parcels without a message-id can't be told apart.
 func TestEachParcelHasItsOutcome(t *testing.T) {
-	missing := 0
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		switch {
-		case m.key == "missing":
-			if missing++; missing == 1 {
-				c.giveBack(m)
-			}
-			c.ack(m)
-		case m.key == "full":
-			c.nack(m)
-		default:
-			c.ack(m)
-		}
-	}})
-	c := openCourier(t, p, Connection{})
+	b := startBroker(t, amqptest.Config{})
+	administer(t, b, func(ch *amqp091.Channel) error {
+		return errors.Join(second(ch.QueueDeclare("missing", true, false, false, false, nil)),
+			second(ch.QueueDeclare("full", true, false, false, false, nil)))
+	})
+	b.Inject(amqptest.Fault{When: publishedTo("full"), Do: amqptest.Nack()})
+	c := openCourier(t, b, Connection{})
 	for range 2 { // the second time knows nothing of the first
-		missing = 0
+		b.Inject(amqptest.Fault{When: publishedTo("missing"), Times: 1, Do: amqptest.Unroutable()})
 		got, err := c.send(testContext(t), parcels("q", "missing", "full", "missing", "q"))
 		if err != nil {
 			t.Fatal(err)
@@ -69,14 +63,16 @@ func TestEachParcelHasItsOutcome(t *testing.T) {
 // TestAParcelWithoutItsConfirmIsUnknown, never moved: the channel or the connection ended, or time did.
 func TestAParcelWithoutItsConfirmIsUnknown(t *testing.T) {
 	for name, test := range map[string]struct {
-		published func(*peerConn, peerMessage)
-		words     string
+		fault amqptest.Action
+		words string
 	}{
-		"channel closed":   {func(c *peerConn, m peerMessage) { c.closeChannel(m.channel, 404, "NOT_FOUND") }, "channel was closed"},
-		"connection cut":   {func(c *peerConn, m peerMessage) { c.Close() }, ""},
-		"confirm too late": {func(*peerConn, peerMessage) {}, "no confirm within RPCTimeout"},
+		"channel closed":   {amqptest.CloseChannel(404, "NOT_FOUND"), "channel was closed"},
+		"connection cut":   {amqptest.Drop(), ""},
+		"confirm too late": {amqptest.NeverConfirm(), "no confirm within RPCTimeout"},
 	} {
-		c := openCourier(t, newPeer(t, script{published: test.published}), Connection{RPCTimeout: 200 * time.Millisecond})
+		b := startBroker(t, amqptest.Config{})
+		b.Inject(amqptest.Fault{When: publishedTo("q"), Do: test.fault})
+		c := openCourier(t, b, Connection{RPCTimeout: 200 * time.Millisecond})
 		got, err := c.send(testContext(t), parcels("q", "q"))
 		if err == nil || got != nil || !strings.Contains(err.Error(), test.words) {
 			t.Errorf("%s: %v %v", name, got, err)
@@ -87,28 +83,28 @@ func TestAParcelWithoutItsConfirmIsUnknown(t *testing.T) {
 // TestACourierWaitsOutAnAlarm, beyond RPCTimeout, and ctx ends the wait.
 func TestACourierWaitsOutAnAlarm(t *testing.T) {
 	const limit = 100 * time.Millisecond
-	held := make(chan peerMessage, 1)
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { // it reads one message more, and confirms nothing
-		c.blocked("memory")
-		held <- m
-	}})
-	c := openCourier(t, p, Connection{RPCTimeout: limit})
-	go func() {
-		m := <-held
-		time.Sleep(5 * limit)
-		p.last().ack(m)
-	}()
-	if got, err := c.send(testContext(t), parcels("q")); err != nil || got[0] != nil {
+	b := startBroker(t, amqptest.Config{})
+	c := openCourier(t, b, Connection{RPCTimeout: limit})
+	b.Block("memory")
+	lifted := time.AfterFunc(5*limit, b.Unblock)
+	if got, err := c.send(testContext(t), parcels("q")); err != nil || got[0] != nil || lifted.Stop() {
 		t.Fatalf("%v %v", got, err)
 	}
+	b.Block("memory")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*limit)
 	defer cancel()
 	if _, err := c.send(ctx, parcels("q")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("still blocked: %v", err)
 	}
-	p.last().unblocked()
-	go func() { p.last().ack(<-held) }()
+	b.Unblock()
 	if got, err := c.send(testContext(t), parcels("q")); err != nil || got[0] != nil {
 		t.Errorf("unblocked: %v %v", got, err)
 	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// publishedTo chooses the messages for a queue.
+func publishedTo(queue string) func(amqptest.Event) bool {
+	return amqptest.Publish(func(m *amqptest.Message) bool { return m.RoutingKey == queue })
 }

@@ -13,6 +13,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/amqp/amqptest"
 )
 
 // delivery is what a consumer receives of a published message.
@@ -187,13 +188,13 @@ func (s *swallower) Write(p []byte) (int, error) {
 }
 
 func newSwallowingChannel(b *testing.B) *amqp091.Channel {
-	conn, err := net.Dial("tcp", newPeer(b, script{}).listener.Addr().String())
+	conn, err := startBroker(b, amqptest.Config{}).Dial("", "")
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { conn.Close() })
 	s := &swallower{Conn: conn}
-	opened, err := amqp091.Open(s, amqp091.Config{SASL: []amqp091.Authentication{&amqp091.PlainAuth{}}, Vhost: "/"})
+	opened, err := amqp091.Open(s, amqp091.Config{SASL: []amqp091.Authentication{&amqp091.PlainAuth{Username: "guest", Password: "guest"}}, Vhost: "/"})
 	if err != nil {
 		b.Fatal(err)
 	}

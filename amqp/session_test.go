@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"slices"
+	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/amqp/amqptest"
 	"github.com/surepost/surepost/relay"
 )
 
@@ -24,10 +23,10 @@ func testEvent(id string) surepost.Event {
 	}
 }
 
-// openSession opens a session to a peer; cfg may set everything but the address.
-func openSession(t *testing.T, p *peer, cfg PublisherConfig) *session {
+// openSession opens a session to a broker; cfg may set everything but the address.
+func openSession(t *testing.T, b *amqptest.Broker, cfg PublisherConfig) *session {
 	t.Helper()
-	cfg.Connection.URLs = []string{p.url()}
+	cfg.Connection.URLs, cfg.Logger = []string{b.URL()}, slog.New(slog.DiscardHandler)
 	publisher, err := NewPublisher(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -95,31 +94,27 @@ func wantEnd(t *testing.T, s *session, refused bool) {
 }
 
 func TestOutcomesComeInTheOrderOfSending(t *testing.T) {
-	var mu sync.Mutex
-	var held []peerMessage
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		mu.Lock()
-		defer mu.Unlock()
-		if held = append(held, m); len(held) < 5 {
-			return
-		}
-		for _, m := range slices.Backward(held) { // acks in reverse
-			if m.number == 3 {
-				c.nack(m)
-			} else {
-				c.ack(m)
-			}
-		}
-	}})
-	s := openSession(t, p, PublisherConfig{})
+	b := startBroker(t, amqptest.Config{})
+	messages := observe(b, amqptest.Publish(nil))
+	b.Inject(amqptest.Fault{When: published("e2"), Do: amqptest.Nack()})
+	var gates []*amqptest.Gate
+	for i := range 5 {
+		gates = append(gates, amqptest.NewGate())
+		b.Inject(amqptest.Fault{When: published(fmt.Sprint("e", i)), Do: amqptest.ConfirmWhen(gates[i])})
+	}
+	s := openSession(t, b, PublisherConfig{})
 	for tag := range uint64(5) {
 		send(t, s, tag, testEvent(fmt.Sprint("e", tag)))
+	}
+	m := messages.await(t, 5)[0].Message
+	for i := range gates { // in reverse
+		gates[len(gates)-1-i].Open()
 	}
 	got := statuses(receive(t, s, 5))
 	if want := "0 confirmed, 1 confirmed, 2 rejected, 3 confirmed, 4 confirmed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if m := held[0]; m.exchange != "events" || m.key != "order-service.OrderCreated" || m.mandatory != 1 || m.messageID != "e0" {
+	if m.Exchange != "events" || m.RoutingKey != "order-service.OrderCreated" || !m.Mandatory || !m.Persistent() || m.MessageID != "e0" {
 		t.Errorf("the message went out as %+v", m)
 	}
 	if s.Err() != nil {
@@ -127,90 +122,20 @@ func TestOutcomesComeInTheOrderOfSending(t *testing.T) {
 	}
 }
 
-func TestANackIsToldFromAClosedChannel(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		switch m.messageID {
-		case "nack":
-			c.nack(m)
-		case "close":
-			c.closeConnection(320, "CONNECTION_FORCED - stopped by an operator")
-		}
-	}})
-	s := openSession(t, p, PublisherConfig{})
-	send(t, s, 1, testEvent("nack"))
-	if got := statuses(receive(t, s, 1)); got != "1 rejected" {
-		t.Errorf("got %s, want 1 rejected", got)
-	}
-	send(t, s, 2, testEvent("unanswered"))
-	send(t, s, 3, testEvent("close"))
-	wantEnd(t, s, false)
-	wantText(t, s.Err(), "320", "stopped by an operator")
-}
-
-func TestAReturnIsNeverMissed(t *testing.T) {
-	for _, every := range []uint64{1, 3} {
-		p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-			if m.number%every == 0 {
-				c.giveBack(m)
-			}
-			c.ack(m)
-		}})
-		s := openSession(t, p, PublisherConfig{Window: 1024})
-		const n = 5000
-		go func() {
-			for tag := range uint64(n) {
-				send(t, s, tag, testEvent(fmt.Sprint("e", tag)))
-			}
-		}()
-		for i, o := range receive(t, s, n) {
-			want := relay.Confirmed
-			if uint64(i+1)%every == 0 {
-				want = relay.Unroutable
-			}
-			if o.Tag != uint64(i) || o.Status != want {
-				t.Fatalf("every %d: outcome %d is %+v, want %s", every, i, o, want)
-			}
-		}
-	}
-}
-
-// The moment that matters is between looking at the returns and looking at the confirms: here a return and its
-// confirm arrive while settle has begun and waits for the window's lock.
-func TestAReturnThatArrivesDuringSettleIsNotMissed(t *testing.T) {
-	published := make(chan peerMessage, 1)
-	p := newPeer(t, script{published: func(_ *peerConn, m peerMessage) { published <- m }})
-	s := openSession(t, p, PublisherConfig{})
-	send(t, s, 1, testEvent("e1"))
-	m := <-published
-	eventually(t, "the event is unconfirmed", func() bool { _, head := s.window.first(); return head != nil })
-
-	s.window.mu.Lock()
-	confirm := s.window.at(0).confirm
-	s.setBlocked(amqp091.Blocking{}) // wakes collect, which settles
-	time.Sleep(20 * time.Millisecond)
-	p.last().giveBack(m)
-	p.last().ack(m)
-	<-confirm.Done()
-	s.window.mu.Unlock()
-	if got := statuses(receive(t, s, 1)); got != "1 unroutable" {
-		t.Errorf("got %s", got)
-	}
-}
-
 func TestOfTwoEventsWithOneIDBothCountAsReturned(t *testing.T) {
-	var first peerMessage
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		if m.number == 1 {
-			first = m
-			return
-		}
-		c.giveBack(m) // the second isn't routed, the first is
-		c.ack(first)
-		c.ack(m)
-	}})
-	s := openSession(t, p, PublisherConfig{})
+	b := startBroker(t, amqptest.Config{})
+	gate := amqptest.NewGate()
+	confirms := observe(b, amqptest.Sent("basic.ack"))
+	number := func(n uint64) func(amqptest.Event) bool {
+		return amqptest.Publish(func(m *amqptest.Message) bool { return m.Number == n })
+	}
+	b.Inject(amqptest.Fault{When: number(1), Do: amqptest.ConfirmWhen(gate)})
+	b.Inject(amqptest.Fault{When: number(2), Do: amqptest.Unroutable()})
+	s := openSession(t, b, PublisherConfig{})
 	send(t, s, 1, testEvent("same"))
 	send(t, s, 2, testEvent("same"))
+	confirms.await(t, 1) // the second's: it isn't routed, the first is
+	gate.Open()
 	got := receive(t, s, 2)
 	if statuses(got) != "1 unroutable, 2 unroutable" {
 		t.Errorf("got %s: one of them passed for confirmed", statuses(got))
@@ -218,54 +143,29 @@ func TestOfTwoEventsWithOneIDBothCountAsReturned(t *testing.T) {
 	wantText(t, errors.New(got[0].Reason), `exchange "events"`, `"order-service.OrderCreated"`, "312 NO_ROUTE")
 }
 
-func TestAMissingConfirmEndsTheSession(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		if m.number != 2 {
-			c.ack(m)
-		}
-	}})
-	s := openSession(t, p, PublisherConfig{ConfirmTimeout: 50 * time.Millisecond})
-	for tag := range uint64(3) {
-		send(t, s, tag, testEvent(fmt.Sprint("e", tag)))
-	}
-	if got := statuses(receive(t, s, 1)); got != "0 confirmed" {
-		t.Errorf("got %s", got)
-	}
-	wantEnd(t, s, false)
-	wantText(t, s.Err(), "event e1", "ConfirmTimeout (50ms)")
-	if n := p.last().published; n != 3 {
-		t.Errorf("%d messages were published, want 3: nothing may be sent again on the same channel", n)
-	}
-}
-
 func TestAnExceptionOfAMessageIsRefused(t *testing.T) {
+	b := startBroker(t, amqptest.Config{})
 	for _, code := range []uint16{311, 403, 404, 406} {
-		p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-			if m.number == 1 {
-				c.ack(m)
-				return
-			}
-			c.closeChannel(m.channel, code, "no")
-		}})
-		s := openSession(t, p, PublisherConfig{})
+		remove := b.Inject(amqptest.Fault{When: published("bad"), Do: amqptest.CloseChannel(code, "no")})
+		s := openSession(t, b, PublisherConfig{})
 		send(t, s, 1, testEvent("good"))
 		send(t, s, 2, testEvent("bad"))
 		if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
 			t.Errorf("channel exception %d: got %s", code, got)
 		}
 		wantEnd(t, s, true)
+		remove()
 	}
 }
 
 // The publish that fails because the channel is closed must not hide why it was closed.
 func TestARefusalIsNotHiddenByTheNextPublish(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		if m.number == 20 {
-			c.closeChannel(m.channel, 406, "PRECONDITION_FAILED - message size 2 is larger than configured max size 1")
-		}
-	}})
+	b := startBroker(t, amqptest.Config{})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.NeverConfirm()})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(func(m *amqptest.Message) bool { return m.Number == 20 }),
+		Do: amqptest.CloseChannel(406, "PRECONDITION_FAILED - message size 2 is larger than configured max size 1")})
 	for range 30 {
-		s := openSession(t, p, PublisherConfig{})
+		s := openSession(t, b, PublisherConfig{})
 		for tag := uint64(0); s.Err() == nil && tag < 1000; tag++ {
 			s.Send(t.Context(), tag, &relay.Entry{Event: testEvent("e")})
 		}
@@ -275,54 +175,38 @@ func TestARefusalIsNotHiddenByTheNextPublish(t *testing.T) {
 
 // A connection's exception is told to its channels too, in no order.
 func TestOnlyBytesThatAMessageBroughtAreRefusedByAConnection(t *testing.T) {
+	b := startBroker(t, amqptest.Config{})
 	for code, refused := range map[uint16]bool{501: true, 502: true, 505: false, 541: false, 320: false, 403: false} {
-		p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { c.closeConnection(code, "no") }})
+		remove := b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.CloseConnection(code, "no")})
 		for range 20 {
-			s := openSession(t, p, PublisherConfig{})
+			s := openSession(t, b, PublisherConfig{})
 			send(t, s, 1, testEvent("bad"))
 			wantEnd(t, s, refused)
 		}
-	}
-}
-
-func TestAConnectionsExceptionHeardFromTheChannelFirst(t *testing.T) {
-	for _, connectionClosed := range []bool{true, false} {
-		l, err := dial(testContext(t), Connection{URLs: []string{newPeer(t, script{}).url()}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if connectionClosed {
-			l.close(testContext(t))
-		}
-		s := &session{link: l, dead: make(chan struct{})}
-		s.running.Add(1)
-		heard := make(chan *amqp091.Error, 1)
-		heard <- &amqp091.Error{Code: 403, Server: true}
-		close(heard)
-		s.watch(nil, heard, nil)
-		if refused := errors.Is(s.Err(), relay.ErrRefused); refused == connectionClosed {
-			t.Errorf("connection closed %v, refused %v: %v", connectionClosed, refused, s.Err())
-		}
-		l.close(testContext(t))
+		remove()
 	}
 }
 
 func TestALostConnectionIsNotRefused(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { c.Close() }})
-	s := openSession(t, p, PublisherConfig{})
+	b := startBroker(t, amqptest.Config{})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.Drop()})
+	s := openSession(t, b, PublisherConfig{})
 	send(t, s, 1, testEvent("e1"))
 	wantEnd(t, s, false)
 	wantText(t, s.Err(), "was lost")
 }
 
 func TestBlockedStopsSendingAndTheConfirmTimer(t *testing.T) {
-	p := newPeer(t, script{})
-	s := openSession(t, p, PublisherConfig{ConfirmTimeout: 60 * time.Millisecond})
+	b := startBroker(t, amqptest.Config{})
+	messages := observe(b, amqptest.Publish(nil))
+	s := openSession(t, b, PublisherConfig{ConfirmTimeout: 60 * time.Millisecond})
+	send(t, s, 0, testEvent("e0")) // RabbitMQ only tells those that publish
+	receive(t, s, 1)
 	blocked, _, changed := s.Blocked()
 	if blocked {
 		t.Fatal("a new session is blocked")
 	}
-	p.last().blocked("low on memory")
+	b.Block("low on memory")
 	within(t, time.Second, "the announcement", func() { <-changed })
 	blocked, reason, changed := s.Blocked()
 	if !blocked || reason != "low on memory" {
@@ -334,10 +218,10 @@ func TestBlockedStopsSendingAndTheConfirmTimer(t *testing.T) {
 		t.Errorf("while blocked: %v %v %v", o, ok, s.Err())
 	case <-time.After(150 * time.Millisecond):
 	}
-	if n := p.last().count(); n != 0 {
-		t.Errorf("%d messages were sent to a broker that is blocked", n)
+	if _, head := s.window.first(); head != nil {
+		t.Error("a message was sent to a broker that is blocked")
 	}
-	p.last().unblocked()
+	b.Unblock()
 	within(t, time.Second, "the announcement", func() { <-changed })
 	if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
 		t.Errorf("got %s", got)
@@ -345,89 +229,62 @@ func TestBlockedStopsSendingAndTheConfirmTimer(t *testing.T) {
 	if blocked, _, _ := s.Blocked(); blocked {
 		t.Error("still blocked")
 	}
+	if n := len(messages.all()); n != 2 {
+		t.Errorf("%d messages arrived, want 2", n)
+	}
 }
 
 func TestTheConfirmTimerStandsStillWhileBlocked(t *testing.T) {
-	var mu sync.Mutex
-	var unconfirmed peerMessage
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		mu.Lock()
-		defer mu.Unlock()
-		unconfirmed = m
-		c.blocked("disk")
-	}})
-	s := openSession(t, p, PublisherConfig{ConfirmTimeout: 100 * time.Millisecond})
+	b := startBroker(t, amqptest.Config{})
+	gate := amqptest.NewGate()
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.ConfirmWhen(gate)})
+	messages := observe(b, amqptest.Publish(nil))
+	s := openSession(t, b, PublisherConfig{ConfirmTimeout: 100 * time.Millisecond})
 	send(t, s, 1, testEvent("e1"))
+	messages.await(t, 1)
+	b.Block("disk")
 	time.Sleep(300 * time.Millisecond)
 	if err := s.Err(); err != nil {
 		t.Fatalf("ended while blocked: %v", err)
 	}
-	p.last().unblocked()
-	mu.Lock()
-	p.last().ack(unconfirmed)
-	mu.Unlock()
+	b.Unblock()
+	gate.Open()
 	if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
 		t.Errorf("got %s", got)
 	}
 }
 
-func TestWhatAMQPCannotCarryIsRefusedAndHarmsNobody(t *testing.T) {
-	p := newPeer(t, script{frameMax: 8192})
-	s := openSession(t, p, PublisherConfig{MaxMessageBytes: 10_000, Routing: Routing{Key: "{source}.{type}.{key}"}})
-	long := strings.Repeat("x", 256)
-	bad := map[string]surepost.Event{}
-	change := func(reason string, f func(*surepost.Event)) {
-		e := testEvent("bad")
-		f(&e)
-		bad[reason] = e
-	}
-	change("ID is 256 bytes", func(e *surepost.Event) { e.ID = long })
-	change("ID is empty", func(e *surepost.Event) { e.ID = "" })
-	change("CorrelationID is 256 bytes", func(e *surepost.Event) { e.CorrelationID = long })
-	change("Type is 256 bytes", func(e *surepost.Event) { e.Type = long })
-	change("Source is 256 bytes", func(e *surepost.Event) { e.Source = long })
-	change("is 256 bytes long", func(e *surepost.Event) { e.Headers = map[string]string{long: "v"} })
-	change(`Headers["CC"]`, func(e *surepost.Event) { e.Headers = map[string]string{"CC": "v"} })
-	change("routing key would be 282 bytes", func(e *surepost.Event) { e.Key = long[1:] })
-	change("the limit is 10000", func(e *surepost.Event) { e.Data = []byte(`"` + strings.Repeat("x", 10_000) + `"`) })
-	change("the broker takes 8192", func(e *surepost.Event) { e.Headers = map[string]string{"h": strings.Repeat("x", 8192)} })
-	change("can't be marshalled", func(e *surepost.Event) { e.Data = func() {} })
-	tag := uint64(0)
-	for reason, e := range bad {
-		send(t, s, tag, testEvent("before"))
-		send(t, s, tag+1, e)
-		send(t, s, tag+2, testEvent("after"))
-		got := receive(t, s, 3)
-		if want := fmt.Sprintf("%d confirmed, %d refused, %d confirmed", tag, tag+1, tag+2); statuses(got) != want {
-			t.Fatalf("%s: got %s, want %s", reason, statuses(got), want)
-		}
-		wantText(t, errors.New(got[1].Reason), reason)
-		tag += 3
-	}
-	if s.Err() != nil {
-		t.Error(s.Err())
-	}
-}
-
+// The broker takes a frame of exactly its limit and ends the connection over one byte more; so must our own measure.
 func TestTheHeaderFrameIsMeasuredExactly(t *testing.T) {
-	sizes := make(chan int, 1)
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { sizes <- len(m.header) + 8; c.ack(m) }})
-	s := openSession(t, p, PublisherConfig{})
+	const limit = 4096
+	b := startBroker(t, amqptest.Config{FrameMaxBytes: limit})
 	e := testEvent("e1")
-	e.Headers = map[string]string{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tenant": ""}
+	e.Headers = map[string]string{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tenant": "", "pad": ""}
 	msg, err := PublishingFromEvent(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	send(t, s, 1, e)
-	if got := <-sizes; got != headerFrameBytes(&msg) {
-		t.Errorf("on the wire %d bytes, computed %d", got, headerFrameBytes(&msg))
+	fill := limit - headerFrameBytes(&msg)
+	for _, more := range []int{0, 1} {
+		s := openSession(t, b, PublisherConfig{})
+		s.link.Config.FrameSize = 0 // our own check is out of the way
+		e.Headers["pad"] = strings.Repeat("x", fill+more)
+		send(t, s, 1, e)
+		if more > 0 {
+			wantEnd(t, s, true)
+			wantText(t, s.Err(), "501")
+			continue
+		}
+		if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
+			t.Errorf("a frame of %d bytes: %s %v", limit, got, s.Err())
+		}
 	}
 }
 
 func TestSendBeyondTheWindowWaitsAndHonoursItsContext(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {}})
-	s := openSession(t, p, PublisherConfig{Window: 2})
+	b := startBroker(t, amqptest.Config{})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.NeverConfirm()})
+	s := openSession(t, b, PublisherConfig{Window: 2})
 	send(t, s, 1, testEvent("e1"))
 	send(t, s, 2, testEvent("e2"))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -440,28 +297,10 @@ func TestSendBeyondTheWindowWaitsAndHonoursItsContext(t *testing.T) {
 	}
 }
 
-func TestSendNeverWaitsForOutcomesToBeRead(t *testing.T) {
-	s := openSession(t, newPeer(t, script{}), PublisherConfig{Window: 8})
-	within(t, 5*time.Second, "1000 sends without reading an outcome", func() {
-		for tag := range uint64(1000) {
-			send(t, s, tag, testEvent("e"))
-		}
-	})
-	if err := s.Close(testContext(t)); err != nil {
-		t.Error(err)
-	}
-	for i, o := range receive(t, s, 1000) {
-		if o.Tag != uint64(i) {
-			t.Fatalf("outcome %d has the tag %d", i, o.Tag)
-		}
-	}
-}
-
 func TestCloseWaitsForOutcomes(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {
-		time.AfterFunc(50*time.Millisecond, func() { c.ack(m) })
-	}})
-	s := openSession(t, p, PublisherConfig{})
+	b := startBroker(t, amqptest.Config{})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.ConfirmAfter(50 * time.Millisecond)})
+	s := openSession(t, b, PublisherConfig{})
 	send(t, s, 1, testEvent("e1"))
 	if err := s.Close(testContext(t)); err != nil {
 		t.Error(err)
@@ -474,89 +313,53 @@ func TestCloseWaitsForOutcomes(t *testing.T) {
 	}
 }
 
-// The library's own shutdown would wait until the kernel gives up: it wants a lock that the blocked publish holds.
-func TestCloseReturnsThoughThePeerReadsNothing(t *testing.T) {
-	before := runtime.NumGoroutine()
-	stall := make(chan struct{})
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { <-stall }})
-	s := openSession(t, p, PublisherConfig{})
-	big := testEvent("big")
-	big.Data = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
-	for tag := range uint64(64) { // more than the socket's buffers hold
-		send(t, s, tag, big)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	within(t, 50*time.Millisecond+closeGrace+cutGrace, "Close", func() {
-		if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Close: %v, want that outcomes are missing", err)
-		}
-	})
-	wantEnd(t, s, false)
-	close(stall)
-	p.listener.Close()
-	p.last().Close()
-	eventually(t, "all goroutines are gone", func() bool { return runtime.NumGoroutine() <= before+1 })
-}
-
-func TestAPeerThatStopsReadingIsGivenUp(t *testing.T) {
-	stall := make(chan struct{})
-	defer close(stall)
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) { <-stall }})
-	s := openSession(t, p, PublisherConfig{Connection: Connection{WriteTimeout: 100 * time.Millisecond}})
-	big := testEvent("big")
-	big.Data = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
-	for tag := range uint64(64) {
-		send(t, s, tag, big)
-	}
-	within(t, 5*time.Second, "the end", func() { wantEnd(t, s, false) })
-	wantText(t, s.Err(), "i/o timeout")
-}
-
-func TestASilentPeerIsGivenUpAfterTwoHeartbeats(t *testing.T) {
-	p := newPeer(t, script{published: func(c *peerConn, m peerMessage) {}})
-	s := openSession(t, p, PublisherConfig{Connection: Connection{Heartbeat: time.Second}})
-	send(t, s, 1, testEvent("e1"))
-	within(t, 4*time.Second, "the end", func() { wantEnd(t, s, false) })
-	wantText(t, s.Err(), "i/o timeout")
-}
-
 func TestOpenSaysWhatIsWrongWithTheTopology(t *testing.T) {
-	const mismatch = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'events' in vhost '/': " +
-		"received 'fanout' but current is 'topic'"
+	permission := amqptest.Fault{When: amqptest.Received("exchange.declare"),
+		Do: amqptest.CloseChannel(403, "ACCESS_REFUSED - access refused")}
 	for name, test := range map[string]struct {
-		mode Mode
-		code uint16
-		text string
-		want []string
+		exchange Exchange
+		mode     Mode
+		fault    *amqptest.Fault
+		code     int
+		want     []string
 	}{
-		"kind":       {Declare, 406, mismatch, []string{`declare exchange "events"`, "another type: asked for fanout, there is topic", "maintenance window"}},
-		"missing":    {Verify, 404, "NOT_FOUND - no exchange 'events' in vhost '/'", []string{"it isn't there", "Mode Declare"}},
-		"permission": {Declare, 403, "ACCESS_REFUSED - access refused", []string{"no permission", "Mode Verify or None"}},
+		"kind": {Exchange{Name: "events", Kind: "fanout"}, Declare, nil, 406,
+			[]string{`declare exchange "events"`, "another type: asked for fanout, there is topic", "maintenance window"}},
+		"argument": {Exchange{Name: "events", Args: map[string]any{"alternate-exchange": "ae"}}, Declare, nil, 406,
+			[]string{`declare exchange "events"`, "another alternate-exchange", "there is none", "maintenance window"}},
+		"unknown kind": {Exchange{Name: "new", Kind: "topicc"}, Declare, nil, 503,
+			[]string{`declare exchange "new"`, "topicc"}},
+		"missing":    {Exchange{Name: "new"}, Verify, nil, 404, []string{"it isn't there", "Mode Declare"}},
+		"permission": {Exchange{Name: "events"}, Declare, &permission, 403, []string{"no permission", "Mode Verify or None"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPeer(t, script{method: func(c *peerConn, class, method uint16, _ []byte) bool {
-				if class == classExchange {
-					c.closeChannel(1, test.code, test.text)
-				}
-				return class == classExchange
-			}})
-			publisher, err := NewPublisher(PublisherConfig{Connection: Connection{URLs: []string{p.url()}}, Mode: test.mode})
+			b := startBroker(t, amqptest.Config{})
+			if test.fault != nil {
+				b.Inject(*test.fault)
+			}
+			publisher, err := NewPublisher(PublisherConfig{Connection: Connection{URLs: []string{b.URL()}}, Mode: test.mode,
+				Exchanges: []Exchange{test.exchange}, Routing: Routing{Exchange: test.exchange.Name}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = publisher.Open(testContext(t))
 			wantText(t, err, test.want...)
 			var te *TopologyError
-			if !errors.As(err, &te) || te.Code != int(test.code) || te.Name != "events" {
-				t.Errorf("not a TopologyError about events: %+v", te)
+			if !errors.As(err, &te) || te.Code != test.code || te.Name != test.exchange.Name {
+				t.Errorf("not a TopologyError about %s: %+v", test.exchange.Name, te)
 			}
 		})
 	}
 }
 
-func (c *peerConn) count() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.published
+// Whoever closes the connection below the session, it ends, and never as refused.
+func TestAConnectionThatIsClosedWithoutAReasonEndsTheSession(t *testing.T) {
+	b := startBroker(t, amqptest.Config{})
+	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.NeverConfirm()})
+	s := openSession(t, b, PublisherConfig{})
+	send(t, s, 1, testEvent("e1"))
+	if err := s.link.Connection.Close(); err != nil && !errors.Is(err, amqp091.ErrClosed) {
+		t.Fatal(err)
+	}
+	wantEnd(t, s, false)
 }
