@@ -2,6 +2,7 @@ package surepost
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"time"
 )
@@ -16,7 +17,7 @@ type Defaults struct {
 }
 
 // Complete returns the event with every default filled in and its data marshalled; it doesn't validate. The event
-// itself isn't changed: its headers are copied where they grow. outbox.Outbox calls it for every written event.
+// itself isn't changed: its headers are copied where they grow.
 func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 	raw, err := e.RawData()
 	if err != nil {
@@ -59,6 +60,23 @@ func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 		}
 	}
 	return e, nil
+}
+
+// Prepare is Complete followed by Validate, for writing: it saves parsing what it has just marshalled itself.
+func (e Event) Prepare(ctx context.Context, d Defaults, limits Limits) (Event, error) {
+	complete, err := e.Complete(ctx, d)
+	if err != nil {
+		return Event{}, err
+	}
+	marshalled := true
+	switch e.Data.(type) {
+	case json.RawMessage, []byte:
+		marshalled = false
+	}
+	if fields := complete.problems(limits, marshalled); len(fields) > 0 {
+		return Event{}, &EventError{ID: complete.ID, Type: complete.Type, Fields: fields}
+	}
+	return complete, nil
 }
 
 func withTrace(headers map[string]string, t TraceContext) map[string]string {

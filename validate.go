@@ -31,13 +31,14 @@ type Limits struct {
 // Validate checks a complete event (all defaults filled in, Data marshalled) against the rules of its fields and
 // returns every problem at once, as an [*EventError], or nil.
 func (e Event) Validate(limits Limits) error {
-	if fields := e.problems(limits); len(fields) > 0 {
+	if fields := e.problems(limits, false); len(fields) > 0 {
 		return &EventError{ID: e.ID, Type: e.Type, Fields: fields}
 	}
 	return nil
 }
 
-func (e Event) problems(limits Limits) []*FieldError {
+// problems doesn't look whether marshalled data is JSON.
+func (e Event) problems(limits Limits, marshalled bool) []*FieldError {
 	var found []*FieldError
 	add := func(field, problem, remedy string) {
 		found = append(found, &FieldError{Field: field, Problem: problem, Remedy: remedy})
@@ -70,7 +71,7 @@ func (e Event) problems(limits Limits) []*FieldError {
 		add("Time", fmt.Sprintf("has the year %d, which RFC 3339 or the outbox can't hold", y), "use a year from 1 to 9998")
 	}
 	found = append(found, headerProblems(e.Headers)...)
-	return append(found, dataProblems(e.Data, limits)...)
+	return append(found, dataProblems(e.Data, limits, marshalled)...)
 }
 
 func headerProblems(headers map[string]string) []*FieldError {
@@ -107,7 +108,7 @@ func headerProblems(headers map[string]string) []*FieldError {
 	return found
 }
 
-func dataProblems(data any, limits Limits) []*FieldError {
+func dataProblems(data any, limits Limits, marshalled bool) []*FieldError {
 	limit := limits.MaxDataBytes
 	if limit <= 0 {
 		limit = DefaultMaxDataBytes
@@ -120,7 +121,7 @@ func dataProblems(data any, limits Limits) []*FieldError {
 	case len(raw) > limit:
 		return []*FieldError{{Field: "Data", Problem: fmt.Sprintf("is %d bytes of JSON, the limit is %d", len(raw), limit),
 			Remedy: "store the document elsewhere and send its address, or raise outbox.Config.MaxDataBytes"}}
-	case !json.Valid(raw):
+	case !marshalled && !json.Valid(raw):
 		return []*FieldError{{Field: "Data", Problem: "is not JSON (it begins with " + quoteShort(string(raw)) + ")",
 			Remedy: "pass a Go value to be marshalled, or JSON as json.RawMessage"}}
 	case !utf8.Valid(raw):

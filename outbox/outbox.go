@@ -119,10 +119,7 @@ func (o *Outbox[TX]) Prepare(ctx context.Context, events ...surepost.Event) ([]s
 	seen := make(map[string]int, len(events))
 	var errs []error
 	for i, e := range events {
-		p, err := e.Complete(ctx, defaults)
-		if err == nil {
-			err = p.Validate(limits)
-		}
+		p, err := e.Prepare(ctx, defaults, limits)
 		if err != nil {
 			errs = append(errs, atIndex(err, i, e))
 			continue

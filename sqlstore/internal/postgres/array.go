@@ -8,13 +8,31 @@ import (
 // textArray writes an array literal (PostgreSQL manual §8.15.2). Passing arrays as text, and casting them in the
 // statement, works alike with every driver and through every pooler.
 func textArray(n int, at func(i int) string) string {
+	return array(n, at, `""`)
+}
+
+// nullableArray is textArray with NULL for what is empty.
+func nullableArray(n int, at func(i int) string) string {
+	return array(n, at, "NULL")
+}
+
+func array(n int, at func(i int) string, empty string) string {
+	size := 2
+	for i := range n {
+		size += len(at(i)) + len(`"",`) + 8 // some room for quotes
+	}
 	var b strings.Builder
+	b.Grow(size)
 	b.WriteByte('{')
 	for i := range n {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		s := at(i)
+		if s == "" {
+			b.WriteString(empty)
+			continue
+		}
 		b.WriteByte('"')
 		for {
 			j := strings.IndexAny(s, `"\`)

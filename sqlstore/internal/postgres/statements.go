@@ -7,6 +7,7 @@ import "strconv"
 // mode don't matter.
 type statements struct {
 	append     string
+	appendOne  string
 	lockKeys   string
 	record     string
 	recordAll  string
@@ -37,10 +38,12 @@ func newStatements(c Config) statements {
 		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
 		// unnest.
 		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
-SELECT e.time, e.slot, e.id, e.type, e.version, e.source, nullif(e.key, ''), nullif(e.correlation_id, e.id), nullif(e.causation_id, ''),
-       nullif(e.category, ''), nullif(e.headers, '')::json, e.data::json
-FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::text[]) AS e (` + eventColumns + `)`),
+SELECT * FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::json[], $12::json[])`),
+
+		// The casts are for clients that send every parameter as text. Plan: Insert ← Result.
+		appendOne: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
+VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text, $10::text, $11::json, $12::json)`),
 
 		// In the order of the hashes, so that two transactions can't wait for each other. 0x73757265 is "sure": a
 		// class of locks of our own.
