@@ -43,7 +43,7 @@ func (b *Broker) Messages(queue string) []Message {
 	for _, c := range b.connections() {
 		for _, ch := range c.sortedChannels() {
 			for _, d := range ch.unacked {
-				if d.queue == q {
+				if d.queue == q && !d.void {
 					out = append(out, d.entry.inspect(true))
 				}
 			}

@@ -45,7 +45,8 @@ const (
 	returnedByReject returned = iota
 	returnedByNack
 	returnedByClose // the channel was closed
-	returnedByLoss  // the connection was lost, or the consumer timed out
+	returnedByLoss  // the connection was lost
+	returnedByTimeout
 )
 
 // queue keeps messages for consumers.
@@ -317,7 +318,7 @@ func (q *queue) giveBack(deliveries []*delivery, why returned) {
 			q.reinsert(e)
 			continue
 		}
-		if why != returnedByNack || q.broker().rules.nackCounts {
+		if why != returnedByTimeout && (why != returnedByNack || q.broker().rules.nackCounts) {
 			e.count++
 		}
 		switch byClient := why == returnedByReject || why == returnedByNack; {

@@ -18,6 +18,9 @@ type rules struct {
 	// timeoutCancels says that a consumer timeout cancels the consumer and gives its messages back, instead of closing
 	// the channel: quorum queues since 4.3.
 	timeoutCancels bool
+	// queueTimeout says that x-consumer-timeout is understood as a queue's argument: since 3.12; as a consumer's it is
+	// where timeoutCancels.
+	queueTimeout bool
 	// deathsFromHeaders says that the header x-death of a published message is taken for its history: until 3.13.
 	deathsFromHeaders bool
 	// lastDeath says that dead letters have the headers x-last-death-*: since 3.13.
@@ -43,6 +46,7 @@ func rulesOf(version string) rules {
 		deliveryLimit:     noLimit,
 		nackCounts:        v < 4_003,
 		timeoutCancels:    v >= 4_003,
+		queueTimeout:      v >= 3_012,
 		deathsFromHeaders: v < 4_000,
 		lastDeath:         v >= 3_013,
 		globalQos:         v < 4_003,
