@@ -137,8 +137,7 @@ func (c *connection) greet() error {
 	return nil
 }
 
-// properties are what the broker says about itself. Product is what clients see; "RabbitMQ" is left out of no feature
-// test, since they compare the version.
+// properties are what the broker says about itself.
 func (b *Broker) properties() Table {
 	return Table{
 		"product":      "RabbitMQ-compatible test broker",

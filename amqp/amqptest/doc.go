@@ -22,7 +22,8 @@
 // conformance suite runs against it and against real brokers, so that both can't drift apart.
 //
 // It isn't a broker to rely on: nothing is on disk, and there is no cluster, no TLS, no AMQP 1.0, no transactions, no
-// policies, no streams, no plugins, no priority queues, no direct reply-to, and no permissions beyond the login.
+// policies, no streams, no plugins, no priority queues, no CC and BCC headers, no direct reply-to, and no permissions
+// beyond the login. It keeps what it is given in memory: the limits are those of the queues.
 //
 // # How to read it
 //

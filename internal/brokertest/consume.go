@@ -1,6 +1,8 @@
 package brokertest
 
 import (
+	"time"
+
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
@@ -204,13 +206,21 @@ var consuming = map[string]func(*client){
 			if tag := await(c, "basic.cancel", cancelled); tag != late.ConsumerTag {
 				c.Errorf("cancelled %q", tag)
 			}
-			c.check(late.Ack(false)) // has no effect, and is no error
+			holder := c.ch
+			c.channel()
+			if name == "queue" {
+				c.check(late.Ack(false)) // has no effect, and is no error
+				c.check(holder.Confirm(false))
+			}
 			c.wantReady(q, 2)
 			for _, m := range c.get(q, 2) { // in no certain order
 				if m.Redelivered != (m.MessageId == "1") || count(m) != 0 {
 					c.Errorf("%s: %s has redelivered %v, headers %v", name, m.MessageId, m.Redelivered, m.Headers)
 				}
 			}
+			c.check(holder.Close()) // holds nothing
+			time.Sleep(quiet)
+			c.wantIDs(q)
 		}
 	},
 
