@@ -79,7 +79,8 @@ func (ch *channel) close(*decoder) error {
 	return nil
 }
 
-// end gives back what the channel holds, in the order in which it was delivered. lost says that its connection was lost.
+// end gives back what the channel holds, in the order in which it was delivered. lost says that its connection was
+// lost.
 func (ch *channel) end(lost bool) {
 	b := ch.broker()
 	b.stop(ch.patience)

@@ -55,8 +55,8 @@ func (ch *channel) hold(e *entry, q *queue, c *consumer, noAck bool) uint64 {
 	return ch.tag
 }
 
-// qos executes basic.qos. As in RabbitMQ the limit is for each of the channel's next consumers, or with global for all
-// together.
+// qos executes basic.qos. As in RabbitMQ the limit is for each of the channel's next consumers, or with global for
+// all together.
 func (ch *channel) qos(d *decoder) error {
 	size, count, global := d.u32(), d.u16(), d.u8()&1 != 0
 	switch {
@@ -296,8 +296,8 @@ func (ch *channel) watchTimeout(due time.Time) {
 	})
 }
 
-// timedOut ends whoever holds a delivery for too long: the consumer, whose messages go back without being counted, or the
-// channel.
+// timedOut ends whoever holds a delivery for too long: the consumer, whose messages go back without being counted, or
+// the channel.
 func (ch *channel) timedOut(d *delivery) {
 	b := ch.broker()
 	c := d.consumer

@@ -111,7 +111,8 @@ func (q *queue) publish(s *stored) bool {
 		return false
 	}
 	q.seq++
-	e := &entry{msg: s, seq: q.seq, redelivered: s.redelivered, quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
+	e := &entry{msg: s, seq: q.seq, redelivered: s.redelivered,
+		quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
 	ttl, _ := expiration(&s.Message)
 	if q.ttl >= 0 && (ttl < 0 || q.ttl < ttl) {
 		ttl = q.ttl
@@ -303,9 +304,9 @@ func (q *queue) rejected(d *delivery) {
 
 // giveBack takes deliveries back.
 //
-// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit, and
-// puts the others in front, in the order in which they come back; but before 4.3 one without a delivery limit puts those
-// that a client returned at the end (rabbit_fifo, commands return and requeue).
+// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit,
+// and puts the others in front, in the order in which they come back; but before 4.3 one without a delivery limit
+// puts those that a client returned at the end (rabbit_fifo, commands return and requeue).
 func (q *queue) giveBack(deliveries []*delivery, why returned) {
 	q.unacked -= len(deliveries)
 	if q.deleted {
