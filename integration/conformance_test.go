@@ -7,8 +7,8 @@ import (
 	"github.com/surepost/surepost/internal/brokertest"
 )
 
-// TestRabbitMQConforms runs the suite of package amqptest against the real broker: where it fails, the suite and the test
-// broker are wrong about RabbitMQ.
+// TestRabbitMQConforms runs the suite of package amqptest against the real broker: where it fails, the suite and the
+// test broker are wrong about RabbitMQ.
 func TestRabbitMQConforms(t *testing.T) {
 	t.Parallel()
 	mq := harness.RabbitMQ(t, harness.Private()) // it is blocked and restarted

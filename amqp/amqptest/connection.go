@@ -29,8 +29,8 @@ const (
 	congestedBytes = 1 << 20
 )
 
-// connection is a client's connection. One goroutine reads frames and executes them under the broker's lock; what they
-// have to say to clients is appended to out, which another goroutine writes.
+// connection is a client's connection. One goroutine reads frames and executes them under the broker's lock; what
+// they have to say to clients is appended to out, which another goroutine writes.
 type connection struct {
 	broker *Broker
 	raw    net.Conn
@@ -137,8 +137,7 @@ func (c *connection) greet() error {
 	return nil
 }
 
-// properties are what the broker says about itself. Product is what clients see; "RabbitMQ" is left out of no feature
-// test, since they compare the version.
+// properties are what the broker says about itself.
 func (b *Broker) properties() Table {
 	return Table{
 		"product":      "RabbitMQ-compatible test broker",
@@ -543,8 +542,8 @@ func (c *connection) relax() {
 // sendMethod sends a method on channel 0.
 func (c *connection) sendMethod(id methodID, p payload) { c.send(nil, id, p, nil, nil) }
 
-// send appends the frames of a method, and of the message that it carries, to out, with the faults that strike them. ch
-// is nil on channel 0.
+// send appends the frames of a method, and of the message that it carries, to out, with the faults that strike them.
+// ch is nil on channel 0.
 func (c *connection) send(ch *channel, id methodID, p payload, m *Message, properties []byte) {
 	nth, number, muted := &c.nthOut, uint16(0), c.muted
 	if ch != nil {

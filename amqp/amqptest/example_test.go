@@ -9,8 +9,8 @@ import (
 	"github.com/surepost/surepost/amqp/amqptest"
 )
 
-// The broker stores the second message and is cut off before it can say so. The publisher can't know, publishes again,
-// and the queue has two of them: what an inbox is for.
+// The broker stores the second message and is cut off before it can say so. The publisher can't know, publishes
+// again, and the queue has two of them: what an inbox is for.
 func Example() {
 	broker, err := amqptest.Start(amqptest.Config{Version: "4.2.0"})
 	if err != nil {

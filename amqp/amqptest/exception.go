@@ -34,8 +34,8 @@ var codeNames = map[uint16]string{
 	541: "INTERNAL_ERROR",
 }
 
-// refuse returns an exception worded as RabbitMQ does: the code's name, a dash, the explanation. Codes from 311 to 313
-// and 403 to 406 end the channel, others the connection (AMQP 0-9-1 §1.2).
+// refuse returns an exception worded as RabbitMQ does: the code's name, a dash, the explanation. Codes from 311 to
+// 313 and 403 to 406 end the channel, others the connection (AMQP 0-9-1 §1.2).
 func refuse(code uint16, format string, args ...any) *exception {
 	soft := 311 <= code && code <= 313 || 403 <= code && code <= 406
 	text := codeNames[code] + " - " + fmt.Sprintf(format, args...)

@@ -45,7 +45,8 @@ const (
 	returnedByReject returned = iota
 	returnedByNack
 	returnedByClose // the channel was closed
-	returnedByLoss  // the connection was lost, or the consumer timed out
+	returnedByLoss  // the connection was lost
+	returnedByTimeout
 )
 
 // queue keeps messages for consumers.
@@ -110,7 +111,8 @@ func (q *queue) publish(s *stored) bool {
 		return false
 	}
 	q.seq++
-	e := &entry{msg: s, seq: q.seq, redelivered: s.redelivered, quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
+	e := &entry{msg: s, seq: q.seq, redelivered: s.redelivered,
+		quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
 	ttl, _ := expiration(&s.Message)
 	if q.ttl >= 0 && (ttl < 0 || q.ttl < ttl) {
 		ttl = q.ttl
@@ -302,9 +304,9 @@ func (q *queue) rejected(d *delivery) {
 
 // giveBack takes deliveries back.
 //
-// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit, and
-// puts the others in front, in the order in which they come back; but before 4.3 one without a delivery limit puts those
-// that a client returned at the end (rabbit_fifo, commands return and requeue).
+// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit,
+// and puts the others in front, in the order in which they come back; but before 4.3 one without a delivery limit
+// puts those that a client returned at the end (rabbit_fifo, commands return and requeue).
 func (q *queue) giveBack(deliveries []*delivery, why returned) {
 	q.unacked -= len(deliveries)
 	if q.deleted {
@@ -317,7 +319,7 @@ func (q *queue) giveBack(deliveries []*delivery, why returned) {
 			q.reinsert(e)
 			continue
 		}
-		if why != returnedByNack || q.broker().rules.nackCounts {
+		if why != returnedByTimeout && (why != returnedByNack || q.broker().rules.nackCounts) {
 			e.count++
 		}
 		switch byClient := why == returnedByReject || why == returnedByNack; {

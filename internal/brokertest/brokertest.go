@@ -1,6 +1,6 @@
-// Package brokertest is the conformance suite for brokers that speak AMQP 0-9-1 as RabbitMQ does. It runs against package
-// amqptest and against real RabbitMQ, with the ordinary client, so that the one can't drift from the other: what a real
-// broker does is right.
+// Package brokertest is the conformance suite for brokers that speak AMQP 0-9-1 as RabbitMQ does. It runs against
+// package amqptest and against real RabbitMQ, with the ordinary client, so that the one can't drift from the other:
+// what a real broker does is right.
 package brokertest
 
 import (
@@ -24,8 +24,8 @@ type Target struct {
 	// URL is the virtual host's address, with a user who may do anything there.
 	URL string
 
-	// ConsumerTimeout is how long a delivery may wait for its acknowledgement, if that is short enough for a test, some
-	// seconds at most. Default 0: what depends on it isn't tested.
+	// ConsumerTimeout is how long a delivery may wait for its acknowledgement, if that is short enough for a test,
+	// some seconds at most. Default 0: what depends on it isn't tested.
 	ConsumerTimeout time.Duration
 
 	// Block and Unblock raise and clear an alarm. nil: what depends on them isn't tested.

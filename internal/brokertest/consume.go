@@ -1,6 +1,8 @@
 package brokertest
 
 import (
+	"time"
+
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
@@ -185,6 +187,40 @@ var consuming = map[string]func(*client){
 			if d := c.get(kind, 1)[0]; !d.Redelivered {
 				c.Errorf("%s: not marked as redelivered", kind)
 			}
+		}
+	},
+
+	"what isn't acknowledged in time cancels its consumer since 4.3": func(c *client) {
+		if c.version < 4_003 {
+			return // the channel looks for it once a minute
+		}
+		timeout := table{"x-consumer-timeout": int64(1000)}
+		for name, args := range map[string]struct{ queue, consumer table }{"queue": {timeout, nil}, "consumer": {nil, timeout}} {
+			q := "by " + name
+			c.channel()
+			c.queue(q, quorum(args.queue))
+			c.publishTo(q, 2)
+			c.check(c.ch.Qos(1, 0, false))
+			cancelled := c.ch.NotifyCancel(make(chan string, 1))
+			late := c.want(c.consume(q, args.consumer), "1")[0]
+			if tag := await(c, "basic.cancel", cancelled); tag != late.ConsumerTag {
+				c.Errorf("cancelled %q", tag)
+			}
+			holder := c.ch
+			c.channel()
+			if name == "queue" {
+				c.check(late.Ack(false)) // has no effect, and is no error
+				c.check(holder.Confirm(false))
+			}
+			c.wantReady(q, 2)
+			for _, m := range c.get(q, 2) { // in no certain order
+				if m.Redelivered != (m.MessageId == "1") || count(m) != 0 {
+					c.Errorf("%s: %s has redelivered %v, headers %v", name, m.MessageId, m.Redelivered, m.Headers)
+				}
+			}
+			c.check(holder.Close()) // holds nothing
+			time.Sleep(quiet)
+			c.wantIDs(q)
 		}
 	},
 
