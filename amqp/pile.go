@@ -84,28 +84,40 @@ func (p *pile) open(ctx context.Context) error {
 	return p.consume(ctx)
 }
 
+// An earlier reader may have left just now: the broker frees its lock and takes back its letters a moment later.
+const (
+	pilePatience = 3 * time.Second
+	pilePause    = 50 * time.Millisecond
+)
+
 // lock makes sure that nobody else reads this pile, by a queue that only one connection can have. An exclusive consumer
 // wouldn't do: it would keep out the pile's own further ones.
 func (p *pile) lock(ctx context.Context) error {
 	sum := sha256.Sum256([]byte(p.queue))
 	name := "surepost-redrive-" + hex.EncodeToString(sum[:8])
-	err := declare(ctx, p.link, entity{"queue", name}, "declare", func(ch *amqp091.Channel) error {
-		const durable, autoDelete, exclusive = false, true, true
-		_, err := ch.QueueDeclare(name, durable, autoDelete, exclusive, false, nil)
-		return err
-	})
-	var refused *TopologyError
-	if errors.As(err, &refused) && refused.Code == amqp091.ResourceLocked {
-		return fmt.Errorf("amqp: %w: another redrive or listing of %q is running: wait for its end (one that was cut off "+
-			"ends when the broker misses its heartbeats)", ErrBusy, p.queue)
+	for began := time.Now(); ; {
+		err := declare(ctx, p.link, entity{"queue", name}, "declare", func(ch *amqp091.Channel) error {
+			const durable, autoDelete, exclusive = false, true, true
+			_, err := ch.QueueDeclare(name, durable, autoDelete, exclusive, false, nil)
+			return err
+		})
+		var refused *TopologyError
+		switch {
+		case !errors.As(err, &refused) || refused.Code != amqp091.ResourceLocked:
+			return err
+		case time.Since(began) > pilePatience:
+			return fmt.Errorf("amqp: %w: another redrive or listing of %q is running: wait for its end (one that was cut "+
+				"off ends when the broker misses its heartbeats)", ErrBusy, p.queue)
+		}
+		if err := pauseFor(ctx, pilePause); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
-// awaitAlone waits a moment for the consumers of an earlier reader to disappear: what it held is back in its place
-// then, and not before.
+// awaitAlone waits for the consumers of an earlier reader to disappear: what it held is back in its place then, and not
+// before.
 func (p *pile) awaitAlone(ctx context.Context) error {
-	const patience, pause = 3 * time.Second, 50 * time.Millisecond
 	for began := time.Now(); ; {
 		state, there, err := inspectQueue(ctx, p.link, p.queue)
 		switch {
@@ -117,15 +129,23 @@ func (p *pile) awaitAlone(ctx context.Context) error {
 		case state.Consumers == 0:
 			p.waiting = state.Messages
 			return nil
-		case time.Since(began) > patience:
+		case time.Since(began) > pilePatience:
 			return fmt.Errorf("amqp: %w: %q has %d consumers, which would get letters out of their order: stop them",
 				ErrBusy, p.queue, state.Consumers)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := pauseFor(ctx, pilePause); err != nil {
+			return err
 		}
+	}
+}
+
+// pauseFor waits, but not beyond the end of ctx.
+func pauseFor(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -180,6 +180,27 @@ func TestRedrivenEventsAreHandledInOrder(t *testing.T) {
 	}
 }
 
+// TestMovedLettersAreGone, though the broker is given many acknowledgements at once and then a good-bye.
+func TestMovedLettersAreGone(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		r := newPile(t, 301, func(n int) string { return fmt.Sprintf("key%d", n) })
+		config := r.config()
+		config.Limit = 300 // the last one stays
+		wantReport(t, r.redrive(config), amqp.RedriveReport{Waiting: 301, Moved: 300, Unseen: 1})
+		wantIDs(t, "remained", r.awaitIDs(deadLetters, 1), "key300/1")
+
+		r = newPile(t, 301, func(n int) string { return fmt.Sprintf("key%d", n) })
+		config = r.config()
+		config.Select.IDs = make([]string, 0, 300)
+		for n := range 300 {
+			config.Select.IDs = append(config.Select.IDs, fmt.Sprintf("key%d/1", n+1))
+		}
+		wantReport(t, r.redrive(config), amqp.RedriveReport{Waiting: 301, Moved: 300, NotSelected: 1})
+		wantIDs(t, "remained", r.awaitIDs(deadLetters, 1), "key0/1")
+	}
+}
+
 // TestRedrivenMessageIsWhatItWas, but for what would do harm, and for the count of its redrives.
 func TestRedrivenMessageIsWhatItWas(t *testing.T) {
 	t.Parallel()
