@@ -50,7 +50,9 @@ func (e *Engine) ReadRecorded(eventIDs []string, rows Rows) (first []bool, err e
 
 // StartAttempt notes that consumer begins an attempt at the event, if fewer than limit were begun and never finished.
 // It returns how many those are.
-func (e *Engine) StartAttempt(ctx context.Context, q Querier, consumer, eventID string, limit int) (unfinished int, err error) {
+func (e *Engine) StartAttempt(
+	ctx context.Context, q Querier, consumer, eventID string, limit int,
+) (unfinished int, err error) {
 	var before int64
 	found, err := queryRow(ctx, q, e.sql.started, []any{consumer, eventID, int64(limit)}, &before)
 	if err == nil && !found { // the row was there for the insert, and not yet for the statement's snapshot
