@@ -56,7 +56,7 @@ func (d *dispatcher) handleCounted(ctx context.Context, m *message) (result inbo
 		unfinished, err := d.counter.StartAttempt(ctx, m.event.ID, limit)
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
-			return d.config.Handler.Handle(ctx, m.event)
+			return d.handleAlone(ctx, m)
 		case err != nil:
 			return 0, countError{err}
 		}
@@ -71,7 +71,7 @@ func (d *dispatcher) handleCounted(ctx context.Context, m *message) (result inbo
 	}
 	err = errors.New("the handler panicked")
 	defer func() { d.finishAttempt(m, err) }()
-	return d.config.Handler.Handle(ctx, m.event)
+	return d.handleAlone(ctx, m)
 }
 
 // finishAttempt has the counter know that the process has survived a try. It does so after the handler's context has

@@ -80,14 +80,16 @@ func (d *dispatcher) handle(batch []*message) (results []inbox.Result, err error
 	if len(batch) > 1 {
 		return d.handleTogether(ctx, batch)
 	}
-	m, handle := batch[0], d.config.Handler.Handle
-	var result inbox.Result
+	m, handle := batch[0], d.handleAlone
 	if m.redelivered() && d.counter != nil {
-		result, err = d.handleCounted(ctx, m)
-	} else {
-		result, err = handle(ctx, m.event)
+		handle = d.handleCounted
 	}
+	result, err := handle(ctx, m)
 	return []inbox.Result{result}, err
+}
+
+func (d *dispatcher) handleAlone(ctx context.Context, m *message) (inbox.Result, error) {
+	return d.config.Handler.Handle(ctx, m.event)
 }
 
 func (d *dispatcher) handleTogether(ctx context.Context, batch []*message) ([]inbox.Result, error) {
@@ -129,6 +131,9 @@ func (d *dispatcher) settle(r report) {
 		d.again(r.batch, suspected)
 	default:
 		v := d.config.judge(&m.tries, r.err)
+		if v.reason == KillsProcess {
+			m.tries.total-- // the handler wasn't called
+		}
 		if v.reason != "" {
 			d.deadLetter(m, v.reason, r.err)
 			return

@@ -132,10 +132,10 @@ type ConsumerConfig struct {
 	// 0: it takes what is there and never waits; under load batches fill by themselves.
 	BatchLinger time.Duration
 
-	// Workers is how many events, or batches of events, are handled at once. Default 8, or Prefetch if that is less: each one holds a
-	// database connection while it works, and 8 saturate one process's handlers of a few milliseconds each while they
-	// leave most of PostgreSQL's default of 100 connections to others. The pool needs as many connections (pgxpool's
-	// default is the number of CPUs, at least 4).
+	// Workers is how many events, or batches of events, are handled at once. Default 8, or Prefetch if that is less:
+	// each one holds a database connection while it works, and 8 saturate one process's handlers of a few
+	// milliseconds each while they leave most of PostgreSQL's default of 100 connections to others. The pool needs as
+	// many connections (pgxpool's default is the number of CPUs, at least 4).
 	Workers int
 
 	// MaxAttempts is how often one delivery is tried in place before it goes to the dead-letter queue. Default 5: with

@@ -228,8 +228,8 @@ func (d *dispatcher) abandoned() error {
 	for _, m := range running {
 		ids = append(ids, m.event.ID)
 	}
-	return fmt.Errorf("amqp: %d handlers still run after ShutdownTimeout (%v): let them return when their context ends; "+
-		"their events are %s", len(running), d.config.ShutdownTimeout, cutText(strings.Join(ids, ", "), 1<<10))
+	return fmt.Errorf("amqp: %d events are still being handled after ShutdownTimeout (%v): let handlers return when their "+
+		"context ends; the events are %s", len(running), d.config.ShutdownTimeout, cutText(strings.Join(ids, ", "), 1<<10))
 }
 
 func (d *dispatcher) noteRetry(r report, v verdict) {

@@ -125,9 +125,13 @@ func (s *Store) recorded(begun pgx.BatchResults, eventIDs []string) (first []boo
 			err = e
 		}
 	}()
-	_, _ = begun.Exec()      // of BEGIN: the error of a result is that of all behind it, too
+	_, _ = begun.Exec() // of BEGIN: the error of a result is that of all behind it, too
+	if len(eventIDs) == 1 {
+		tag, err := begun.Exec()
+		return s.engine.RecordedOne(tag.RowsAffected(), err)
+	}
 	rows, _ := begun.Query() // their error is that of Err
-	return s.engine.ReadRecorded(eventIDs, rows)
+	return s.engine.RecordedAll(eventIDs, rows)
 }
 
 // Record notes in tx that consumer handles the event, and returns false if that was noted before: an inbox for

@@ -10,15 +10,18 @@ import (
 // to do so.
 func (e *Engine) Record(ctx context.Context, q Querier, consumer string, eventIDs []string) (first []bool, err error) {
 	sql, args := e.RecordStatement(consumer, eventIDs)
+	if len(eventIDs) == 1 {
+		return e.RecordedOne(q.Exec(ctx, sql, args...))
+	}
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, e.explain("record the handled events", err)
+		return nil, e.explainRecord(err)
 	}
-	return e.ReadRecorded(eventIDs, rows)
+	return e.RecordedAll(eventIDs, rows)
 }
 
-// RecordStatement returns Record's statement, for callers that send it in their own way and give its rows to
-// ReadRecorded.
+// RecordStatement returns Record's statement, for callers that send it in their own way. What comes of it is read by
+// RecordedOne for a single id, which is what costs least, and by RecordedAll for several.
 func (e *Engine) RecordStatement(consumer string, eventIDs []string) (sql string, args []any) {
 	if len(eventIDs) == 1 {
 		return e.sql.record, []any{consumer, eventIDs[0]}
@@ -26,20 +29,28 @@ func (e *Engine) RecordStatement(consumer string, eventIDs []string) (sql string
 	return e.sql.recordAll, []any{consumer, textArray(len(eventIDs), func(i int) string { return eventIDs[i] })}
 }
 
-// ReadRecorded reads and closes the rows of a RecordStatement.
-func (e *Engine) ReadRecorded(eventIDs []string, rows Rows) (first []bool, err error) {
+// RecordedOne takes the number of rows that the statement has affected.
+func (e *Engine) RecordedOne(affected int64, err error) (first []bool, _ error) {
+	if err != nil {
+		return nil, e.explainRecord(err)
+	}
+	return []bool{affected == 1}, nil
+}
+
+// RecordedAll reads and closes the statement's rows.
+func (e *Engine) RecordedAll(eventIDs []string, rows Rows) (first []bool, err error) {
 	defer rows.Close()
 	recorded := make(map[string]bool, len(eventIDs))
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			return nil, e.explain("record the handled events", err)
+			return nil, e.explainRecord(err)
 		}
 		recorded[id] = true
 	}
 	rows.Close()
 	if err := rows.Err(); err != nil {
-		return nil, e.explain("record the handled events", err)
+		return nil, e.explainRecord(err)
 	}
 	first = make([]bool, len(eventIDs))
 	for i, id := range eventIDs {
@@ -48,9 +59,13 @@ func (e *Engine) ReadRecorded(eventIDs []string, rows Rows) (first []bool, err e
 	return first, nil
 }
 
+func (e *Engine) explainRecord(err error) error { return e.explain("record the handled events", err) }
+
 // StartAttempt notes that consumer begins an attempt at the event, if fewer than limit were begun and never finished.
 // It returns how many those are.
-func (e *Engine) StartAttempt(ctx context.Context, q Querier, consumer, eventID string, limit int) (unfinished int, err error) {
+func (e *Engine) StartAttempt(
+	ctx context.Context, q Querier, consumer, eventID string, limit int,
+) (unfinished int, err error) {
 	var before int64
 	found, err := queryRow(ctx, q, e.sql.started, []any{consumer, eventID, int64(limit)}, &before)
 	if err == nil && !found { // the row was there for the insert, and not yet for the statement's snapshot

@@ -50,7 +50,7 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
-		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING event_id`),
+		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
 
 		// In the order of the ids, so that two transactions can't wait for each other: each holds only ids below the one
 		// that it waits for. Plan: Insert ← Sort ← Function Scan on unnest.
