@@ -79,6 +79,7 @@ func TestWriteWaitsForRoomAndIsReleasedByAnError(t *testing.T) {
 
 func TestAReadErrorClosesTheSocket(t *testing.T) {
 	near, far := net.Pipe()
+	far.SetDeadline(time.Now().Add(5 * time.Second))
 	c := guard(near, near, time.Minute, 20*time.Millisecond)
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("reading from a silent peer: %v, want a timeout", err)
@@ -94,6 +95,7 @@ func TestAReadErrorClosesTheSocket(t *testing.T) {
 
 func TestAWriteThatTakesTooLongClosesTheSocket(t *testing.T) {
 	near, far := net.Pipe()
+	far.SetDeadline(time.Now().Add(5 * time.Second))
 	c := guard(near, near, 20*time.Millisecond, time.Minute)
 	c.Write([]byte("x"))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {

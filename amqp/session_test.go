@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	amqp091 "github.com/rabbitmq/amqp091-go"
-
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/amqp/amqptest"
 	"github.com/surepost/surepost/relay"
@@ -350,16 +348,4 @@ func TestOpenSaysWhatIsWrongWithTheTopology(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Whoever closes the connection below the session, it ends, and never as refused.
-func TestAConnectionThatIsClosedWithoutAReasonEndsTheSession(t *testing.T) {
-	b := startBroker(t, amqptest.Config{})
-	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.NeverConfirm()})
-	s := openSession(t, b, PublisherConfig{})
-	send(t, s, 1, testEvent("e1"))
-	if err := s.link.Connection.Close(); err != nil && !errors.Is(err, amqp091.ErrClosed) {
-		t.Fatal(err)
-	}
-	wantEnd(t, s, false)
 }

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -197,6 +199,7 @@ func TestAnAcknowledgementNeverCrossesSessions(t *testing.T) {
 		}
 		return inbox.Handled, nil
 	})})
+	deliveries := observe(b, amqptest.Sent("basic.deliver"))
 	put(t, b, "a", 1) // tag 1
 	awaitQueue(t, b, "work", "a/1 is acknowledged", func(q amqptest.QueueState) bool { return q.Ready+q.Unacked == 0 })
 	put(t, b, "b", 1) // tag 2, then 1
@@ -205,9 +208,14 @@ func TestAnAcknowledgementNeverCrossesSessions(t *testing.T) {
 		<-started
 	}
 	b.Drop()
-	awaitQueue(t, b, "work", "both are delivered again", func(q amqptest.QueueState) bool { return q.Unacked == 2 })
+	deliveries.await(t, 3+2)
+	put(t, b, "d", 1) // tag 3
+	if id := <-started; id != "d/1" {
+		t.Errorf("%s was handled again beside its first delivery", id)
+	}
 	close(release["b/1"]) // with the old tag 2, which is c/1's now
 	eventually(t, "b/1 is acknowledged", func() bool { return !slices.Contains(stored(b, "work"), "b/1") })
+	eventually(t, "d/1 is acknowledged", func() bool { return !slices.Contains(stored(b, "work"), "d/1") })
 	if got := stored(b, "work"); !slices.Equal(got, []string{"c/1"}) {
 		t.Errorf("c/1 was never handled, and the broker has %q", got)
 	}
@@ -552,6 +560,26 @@ func TestAConnectionsExceptionHeardFromTheChannelFirst(t *testing.T) {
 	}
 }
 
+// T12. A connection that is closed in good order closes the listeners without a value.
+func TestAnEndWithoutAReasonIsAnEnd(t *testing.T) {
+	b := startBroker(t, amqptest.Config{})
+	l, err := dial(testContext(t), Connection{URLs: []string{b.URL()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close(testContext(t))
+	silent := make(chan *amqp091.Error)
+	close(silent)
+	for name, listeners := range map[string][2]chan *amqp091.Error{"connection": {silent, nil}, "channel": {nil, silent}} {
+		s := &session{link: l, dead: make(chan struct{})}
+		s.running.Add(1)
+		s.watch(listeners[0], listeners[1], nil)
+		if s.Err() == nil || errors.Is(s.Err(), relay.ErrRefused) {
+			t.Errorf("%s: %v", name, s.Err())
+		}
+	}
+}
+
 // T13. Without a prefetch, or with one that is set too late, the whole queue would come into memory.
 func TestThePrefetchBoundsWhatIsDelivered(t *testing.T) {
 	b := startBroker(t, amqptest.Config{})
@@ -609,25 +637,35 @@ func TestACancelledConsumerBeginsAgain(t *testing.T) {
 
 // T13. The library closes the channel of deliveries when the session ends; what is read from it then isn't a message.
 func TestTheEndOfASessionIsNoMessage(t *testing.T) {
+	before := reconnectBackoff
+	reconnectBackoff = Backoff{Min: time.Millisecond, Max: time.Millisecond}
 	b := startBroker(t, amqptest.Config{})
 	opened := make(chan struct{}, 100)
-	stop := consume(t, b, ConsumerConfig{
+	var text strings.Builder // the logger's lock guards it
+	c, err := NewConsumer(ConsumerConfig{
+		Connection: Connection{URLs: []string{b.URL()}}, Queue: "work", Types: []string{"#"},
 		Handler: handlerFunc(func(context.Context, surepost.Event) (inbox.Result, error) { return inbox.Handled, nil }),
-		Hooks: ConsumerHooks{
-			OnConnect:    func() { opened <- struct{}{} },
-			OnDeadLetter: func(m DeadLetteredMessage) { t.Errorf("dead-lettered: %+v", m) },
-		},
+		Hooks:   ConsumerHooks{OnConnect: func() { opened <- struct{}{} }},
+		Logger:  slog.New(slog.NewTextHandler(&text, nil)),
 	})
-	for range 5 {
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- c.Run(ctx) }()
+	for range 50 {
 		<-opened
 		b.Drop()
 	}
 	<-opened
-	if err := stop(); err != nil {
+	cancel()
+	if err := <-result; err != nil {
 		t.Error(err)
 	}
-	if n := len(b.Messages("work.dlq")); n != 0 {
-		t.Errorf("%d dead letters of a queue that never had a message", n)
+	reconnectBackoff = before
+	if said := text.String(); strings.Contains(said, "dead letter") || strings.Contains(said, "dead-letter") {
+		t.Errorf("of a queue that never had a message something was dead-lettered:\n%s", said)
 	}
 }
 
@@ -659,6 +697,23 @@ func TestConnectingSharesNothingWithTheCaller(t *testing.T) {
 	if first.MinVersion != tls.VersionTLS12 {
 		t.Errorf("the oldest TLS is %x", first.MinVersion)
 	}
+}
+
+// T14. The library also writes to the properties that it is given: the race detector sees those that are shared.
+func TestConnectsAtTheSameTimeShareNothing(t *testing.T) {
+	b := startBroker(t, amqptest.Config{})
+	var dials sync.WaitGroup
+	for range 8 {
+		dials.Go(func() {
+			l, err := dial(testContext(t), Connection{URLs: []string{b.URL()}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			l.close(testContext(t))
+		})
+	}
+	dials.Wait()
 }
 
 // T15.

@@ -8,6 +8,7 @@ require (
 	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/surepost/surepost v0.0.0
 	github.com/surepost/surepost/harness v0.0.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (
