@@ -183,7 +183,15 @@ func TestAShutdownInTheMiddleOfABatchLosesNothing(t *testing.T) {
 	}
 	stop()
 	handled := count(t, b.pool, "SELECT count(*) FROM effect")
-	b.wantMessages(consumedQueue, 300-handled)
+	if since(brokerVersion(t, b.conn), 4, 0) {
+		// With 4.3 a close may overtake acknowledgements that were sent before it: what they were for comes again.
+		state, err := b.channel.QueueDeclarePassive(consumedQueue, true, false, false, false, nil)
+		if err != nil || state.Messages < 300-handled {
+			t.Errorf("%d messages are left of 300, %d were handled, %v", state.Messages, handled, err)
+		}
+	} else {
+		b.wantMessages(consumedQueue, 300-handled)
+	}
 	if handled == 0 || handled == 300 {
 		t.Errorf("%d were handled before the shutdown: the test didn't test", handled)
 	}
