@@ -195,7 +195,7 @@ var lateConfirms = []breakdown{
 
 // refusals are those in which the broker doesn't take a message. With relay.Pipelined they cost the order.
 var refusals = []breakdown{
-	{"nack", 0.3, publishes, does(amqptest.Nack()), false},
+	{"nack", 0.6, publishes, does(amqptest.Nack()), false},
 	{"nack though stored", 0.1, publishes, does(amqptest.NackStored()), false},
 	{"returned", 0.05, publishes, does(amqptest.Unroutable()), false},
 }
@@ -448,6 +448,8 @@ func (p *publishing) run() error {
 	}
 	p.note("no more faults")
 	p.broker.Heal()
+	p.watch()
+	p.broker.Inject(amqptest.Fault{When: p.again.see})
 	p.inPoison() // this one isn't a passing fault
 	if err := p.await("all is settled", p.store.settled); err != nil {
 		return errors.Join(err, p.stopAll())
@@ -742,6 +744,7 @@ func (c *consuming) run() error {
 	}
 	c.note("no more faults")
 	c.broker.Heal()
+	c.watch()
 	return errors.Join(
 		c.await("the queue is empty", func() bool { s, _ := c.broker.Queue("work"); return s.Ready+s.Unacked == 0 }),
 		c.stopLast(), c.check())
