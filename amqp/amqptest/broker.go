@@ -24,7 +24,8 @@ type Config struct {
 	// the like look at.
 	VHosts []string
 
-	// MaxMessageBytes is the largest body; a larger one closes the channel with 406. Default 16 MiB, as RabbitMQ ≥ 4.0.
+	// MaxMessageBytes is the largest body; a larger one closes the channel with 406. Default 16 MiB, as RabbitMQ ≥
+	// 4.0.
 	MaxMessageBytes int
 
 	// FrameMaxBytes is the largest frame that is offered, header included. Default 131072, at least 4096.
@@ -33,8 +34,8 @@ type Config struct {
 	// ChannelMax is how many channels a connection may have. Default 2047.
 	ChannelMax uint16
 
-	// Heartbeat is the interval that is proposed to clients, in whole seconds; the smaller one of both sides' is used.
-	// Default 60 s. Negative: none.
+	// Heartbeat is the interval that is proposed to clients, in whole seconds; the smaller one of both sides' is
+	// used. Default 60 s. Negative: none.
 	Heartbeat time.Duration
 
 	// ConsumerTimeout is how long a delivery may wait for its acknowledgement. Default 30 min, as RabbitMQ.
@@ -43,8 +44,8 @@ type Config struct {
 	// Confirms says how confirms are sent. The zero value: each at once, in order.
 	Confirms Confirms
 
-	// ReadBufferBytes is the size of each accepted socket's receive buffer. Default 0: the kernel's choice, which lets a
-	// client write several MiB to a broker that doesn't read. With a few KiB its writes block soon.
+	// ReadBufferBytes is the size of each accepted socket's receive buffer. Default 0: the kernel's choice, which
+	// lets a client write several MiB to a broker that doesn't read. With a few KiB its writes block soon.
 	ReadBufferBytes int
 
 	// PipeOnly means that no port is opened, and that connections come from Dial alone.
@@ -202,8 +203,8 @@ func (b *Broker) serve(conn net.Conn) bool {
 // errDown is what Dial returns while the broker is down.
 var errDown = errors.New("amqptest: the broker is down")
 
-// Dial connects over a net.Pipe, whatever the address. It fits amqp091.Config.Dial. A pipe has no buffer: a write blocks
-// until the other side reads, so that a stalled broker blocks its clients at once.
+// Dial connects over a net.Pipe, whatever the address. It fits amqp091.Config.Dial. A pipe has no buffer: a write
+// blocks until the other side reads, so that a stalled broker blocks its clients at once.
 func (b *Broker) Dial(_, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	if !b.serve(server) {
@@ -231,13 +232,13 @@ func (b *Broker) Close() {
 	b.work.Wait()
 }
 
-// Kill ends the broker as a crash does: all connections are cut, and new ones are refused until [Broker.Start]. What was
-// stored and persistent in durable queues is kept, whether it was confirmed or not; transient messages, queues and
-// exchanges are lost.
+// Kill ends the broker as a crash does: all connections are cut, and new ones are refused until [Broker.Start]. What
+// was stored and persistent in durable queues is kept, whether it was confirmed or not; transient messages, queues
+// and exchanges are lost.
 func (b *Broker) Kill() { b.kill(false) }
 
-// Crash is [Kill] that also loses what an unlucky crash may lose: every message whose publisher asked for a confirm and
-// wasn't sent one.
+// Crash is [Kill] that also loses what an unlucky crash may lose: every message whose publisher asked for a confirm
+// and wasn't sent one.
 func (b *Broker) Crash() { b.kill(true) }
 
 func (b *Broker) kill(loseUnconfirmed bool) {
@@ -303,9 +304,9 @@ func (b *Broker) open() int {
 	return n
 }
 
-// Block raises an alarm, as RabbitMQ does when memory or disk run low: connections that have published are told at once
-// (connection.blocked with the reason), others when they publish; the broker reads nothing more from them, while
-// heartbeats go on. A message that is read when the alarm is raised is still taken.
+// Block raises an alarm, as RabbitMQ does when memory or disk run low: a connection that begins to publish is told so
+// (connection.blocked with the reason), and nothing more is read from it, while heartbeats go on. The message with
+// which it began is complete only after Unblock.
 func (b *Broker) Block(reason string) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -313,9 +314,6 @@ func (b *Broker) Block(reason string) {
 		return
 	}
 	b.blocked, b.resume = reason, make(chan struct{})
-	for _, c := range b.connections() {
-		c.throttle()
-	}
 }
 
 // Unblock clears the alarm and tells those that were told of it.

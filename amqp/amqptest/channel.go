@@ -24,14 +24,14 @@ type channel struct {
 
 	// Consuming.
 
-	paused    bool   // by channel.flow
 	prefetch  int    // of the next consumer; 0: no limit
 	shared    int    // prefetch of all consumers together; 0: no limit
 	tag       uint64 // delivery tag of the newest delivery
 	unacked   []*delivery
 	consumers map[string]*consumer
 	declared  string // the last queue, which an empty name stands for
-	patience  *timer // for the oldest delivery
+	patience  *timer // for the delivery that is due first
+	due       time.Time
 }
 
 func newChannel(c *connection, id uint16) *channel {
@@ -79,7 +79,8 @@ func (ch *channel) close(*decoder) error {
 	return nil
 }
 
-// end gives back what the channel holds, in the order in which it was delivered. lost says that its connection was lost.
+// end gives back what the channel holds, in the order in which it was delivered. lost says that its connection was
+// lost.
 func (ch *channel) end(lost bool) {
 	b := ch.broker()
 	b.stop(ch.patience)
@@ -90,7 +91,7 @@ func (ch *channel) end(lost bool) {
 		tags = append(tags, tag)
 	}
 	slices.Sort(tags)
-	held := ch.unacked
+	held := live(ch.unacked)
 	ch.unacked = nil
 	why := returnedByClose
 	if lost {
@@ -110,18 +111,16 @@ func (ch *channel) end(lost bool) {
 	}
 }
 
-// flow executes channel.flow: the client wants no deliveries for a while.
+// flow executes channel.flow. RabbitMQ doesn't let clients stop their deliveries.
 func (ch *channel) flow(d *decoder) error {
 	active := d.u8()&1 != 0
-	if d.err != nil {
+	switch {
+	case d.err != nil:
 		return refuse(502, "%v", d.err)
-	}
-	if !active { // RabbitMQ: flow control by clients is deprecated and refused
+	case !active:
 		return refuse(540, "active=false")
 	}
-	ch.paused = !active
-	ch.sendMethod(channelFlowOk, begin(channelFlowOk).bit(active))
-	ch.stirQueues()
+	ch.sendMethod(channelFlowOk, begin(channelFlowOk).bit(true))
 	return nil
 }
 
@@ -138,7 +137,9 @@ type delivery struct {
 	entry    *entry
 	queue    *queue
 	consumer *consumer // nil after basic.get
-	at       time.Time
+	until    time.Time // its acknowledgement is due
+	// void says that the message went back when its time was over. RabbitMQ ≥ 4.3 ignores a late acknowledgement.
+	void bool
 }
 
 // find returns the index of the first unacknowledged delivery whose tag is at least tag.
@@ -162,9 +163,20 @@ func (ch *channel) settled(tag uint64, multiple bool) ([]*delivery, error) {
 		out = []*delivery{ch.unacked[i]}
 		ch.unacked = slices.Delete(ch.unacked, i, i+1)
 	}
+	out = live(out)
 	ch.freed(out)
 	return out, nil
 }
+
+// live returns those deliveries whose messages didn't go back meanwhile.
+func live(all []*delivery) []*delivery {
+	if !slices.ContainsFunc(all, (*delivery).isVoid) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), (*delivery).isVoid)
+}
+
+func (d *delivery) isVoid() bool { return d.void }
 
 // freed gives consumers their room back.
 func (ch *channel) freed(settled []*delivery) {
@@ -253,12 +265,10 @@ func (ch *channel) complete() error {
 		return nil
 	}
 	ch.incoming = nil
-	ch.conn.hasPublished = true
 	err := ch.accept(in)
 	if e, ok := err.(*exception); ok {
 		e.at = basicPublish
 	}
-	ch.conn.throttle()
 	return err
 }
 

@@ -29,8 +29,8 @@ const (
 	congestedBytes = 1 << 20
 )
 
-// connection is a client's connection. One goroutine reads frames and executes them under the broker's lock; what they
-// have to say to clients is appended to out, which another goroutine writes.
+// connection is a client's connection. One goroutine reads frames and executes them under the broker's lock; what
+// they have to say to clients is appended to out, which another goroutine writes.
 type connection struct {
 	broker *Broker
 	raw    net.Conn
@@ -59,8 +59,7 @@ type connection struct {
 	muted     bool
 	deadline  *timer // of the closing handshake
 
-	hasPublished bool
-	toldBlocked  bool
+	blocked bool // it has begun to publish during an alarm: nothing more is read from it
 
 	stalledReads, stalledWrites *Gate
 	healed                      chan struct{} // closed when the gates change
@@ -138,8 +137,7 @@ func (c *connection) greet() error {
 	return nil
 }
 
-// properties are what the broker says about itself. Product is what clients see; "RabbitMQ" is left out of no feature
-// test, since they compare the version.
+// properties are what the broker says about itself.
 func (b *Broker) properties() Table {
 	return Table{
 		"product":      "RabbitMQ-compatible test broker",
@@ -184,7 +182,7 @@ func (c *connection) hold() (wait, healed <-chan struct{}) {
 	case c.detached:
 	case c.stalledReads != nil && !c.stalledReads.passed():
 		return c.stalledReads.open, c.healed
-	case b.resume != nil && c.hasPublished:
+	case b.resume != nil && c.blocked:
 		return b.resume, c.healed
 	case len(c.out) > congestedBytes:
 		return never, c.healed
@@ -302,6 +300,7 @@ func (c *connection) method(number uint16, id methodID, d *decoder) error {
 	case id == channelOpen:
 		return refuse(504, "second 'channel.open' seen")
 	case id == basicPublish:
+		c.throttle()
 		return ch.publish(d)
 	}
 	do := channelMethods[id]
@@ -521,30 +520,30 @@ func (c *connection) cut() {
 	_ = c.raw.Close()
 }
 
-// throttle tells the client of an alarm, if it publishes.
+// throttle blocks a client that publishes during an alarm, and tells it.
 func (c *connection) throttle() {
-	if c.broker.resume == nil || !c.hasPublished || c.detached || c.toldBlocked {
+	if c.broker.resume == nil || c.blocked {
 		return
 	}
+	c.blocked = true
 	if c.can["connection.blocked"] == true {
-		c.toldBlocked = true
 		c.sendMethod(connectionBlocked, begin(connectionBlocked).shortstr(c.broker.blocked))
 	}
 }
 
-// relax tells the client that an alarm is over, if it was told of it.
+// relax tells a client that was blocked that the alarm is over.
 func (c *connection) relax() {
-	if c.toldBlocked && !c.detached {
+	if c.blocked && c.can["connection.blocked"] == true && !c.detached {
 		c.sendMethod(connectionUnblocked, begin(connectionUnblocked))
 	}
-	c.toldBlocked = false
+	c.blocked = false
 }
 
 // sendMethod sends a method on channel 0.
 func (c *connection) sendMethod(id methodID, p payload) { c.send(nil, id, p, nil, nil) }
 
-// send appends the frames of a method, and of the message that it carries, to out, with the faults that strike them. ch
-// is nil on channel 0.
+// send appends the frames of a method, and of the message that it carries, to out, with the faults that strike them.
+// ch is nil on channel 0.
 func (c *connection) send(ch *channel, id methodID, p payload, m *Message, properties []byte) {
 	nth, number, muted := &c.nthOut, uint16(0), c.muted
 	if ch != nil {

@@ -16,13 +16,14 @@ type consumer struct {
 	priority  int64
 	prefetch  int // 0: no limit
 	unacked   int
+	timeout   time.Duration // of its deliveries; 0: the queue's
 }
 
 // hasRoom says whether one more message may be delivered.
 func (c *consumer) hasRoom() bool {
 	ch := c.ch
 	switch {
-	case ch.over() || ch.paused || ch.conn.congested():
+	case ch.over() || ch.conn.congested():
 		return false
 	case c.noAck:
 		return true
@@ -33,7 +34,7 @@ func (c *consumer) hasRoom() bool {
 // deliver sends a message to the consumer.
 func (c *consumer) deliver(e *entry) {
 	tag := c.ch.hold(e, c.queue, c, c.noAck)
-	m, properties := e.outgoing()
+	m, properties := e.outgoing(false)
 	c.ch.sendContent(basicDeliver, begin(basicDeliver).shortstr(c.tag).u64(tag).bit(m.Redelivered).
 		shortstr(m.Exchange).shortstr(m.RoutingKey), m, properties)
 }
@@ -44,17 +45,18 @@ func (ch *channel) hold(e *entry, q *queue, c *consumer, noAck bool) uint64 {
 	if noAck {
 		return ch.tag
 	}
-	ch.unacked = append(ch.unacked, &delivery{tag: ch.tag, entry: e, queue: q, consumer: c, at: time.Now()})
+	d := &delivery{tag: ch.tag, entry: e, queue: q, consumer: c, until: time.Now().Add(ch.timeout(q, c))}
+	ch.unacked = append(ch.unacked, d)
 	q.unacked++
 	if c != nil {
 		c.unacked++
 	}
-	ch.watchTimeout()
+	ch.watchTimeout(d.until)
 	return ch.tag
 }
 
-// qos executes basic.qos. As in RabbitMQ the limit is for each of the channel's next consumers, or with global for all
-// together.
+// qos executes basic.qos. As in RabbitMQ the limit is for each of the channel's next consumers, or with global for
+// all together.
 func (ch *channel) qos(d *decoder) error {
 	size, count, global := d.u32(), d.u16(), d.u8()&1 != 0
 	switch {
@@ -63,7 +65,7 @@ func (ch *channel) qos(d *decoder) error {
 	case size != 0:
 		return refuse(540, "prefetch_size!=0 (%d)", size)
 	}
-	if global {
+	if global && ch.broker().rules.globalQos {
 		ch.shared = int(count)
 	} else {
 		ch.prefetch = int(count)
@@ -92,6 +94,9 @@ func (ch *channel) consume(d *decoder) error {
 			return refuse(406, "invalid arg 'x-priority' for %s: {unacceptable_type,%s}", q, typeName(value))
 		}
 		c.priority = n
+	}
+	if ms, ok := integer(args["x-consumer-timeout"]); ok && ch.broker().rules.timeoutCancels {
+		c.timeout = time.Duration(ms) * time.Millisecond
 	}
 	if c.tag == "" {
 		ch.broker().named++
@@ -147,9 +152,9 @@ func (ch *channel) get(d *decoder) error {
 		return err
 	}
 	q.used()
-	if q.singleActive {
-		return refuse(405, "cannot obtain access to %s. basic.get operations are not supported by "+
-			"queues with single active consumer", q)
+	if q.singleActive && q.quorum {
+		return refuse(405, "cannot obtain access to locked %s. basic.get operations are not supported by "+
+			"%s queues with single active consumer", q, ch.broker().rules.queueKind)
 	}
 	e := q.take()
 	if e == nil {
@@ -157,7 +162,7 @@ func (ch *channel) get(d *decoder) error {
 		return nil
 	}
 	tag := ch.hold(e, q, nil, noAck)
-	m, properties := e.outgoing()
+	m, properties := e.outgoing(ch.broker().rules.getCountsZero)
 	ch.sendContent(basicGetOk, begin(basicGetOk).u64(tag).bit(m.Redelivered).
 		shortstr(m.Exchange).shortstr(m.RoutingKey).u32(uint32(q.ready())), m, properties)
 	return nil
@@ -226,7 +231,7 @@ func (ch *channel) recoverAsync(d *decoder) error {
 	case !requeue:
 		return refuse(540, "requeue=false")
 	}
-	held := ch.unacked
+	held := live(ch.unacked)
 	ch.unacked = nil
 	ch.freed(held)
 	giveBack(held, returnedByNack)
@@ -248,41 +253,68 @@ func giveBack(held []*delivery, why returned) {
 	}
 }
 
-// watchTimeout makes sure that a timer runs for the oldest delivery.
-func (ch *channel) watchTimeout() {
-	if ch.patience != nil || len(ch.unacked) == 0 {
-		return
+// timeout is how long a delivery may wait for its acknowledgement: the consumer's own argument, the queue's, or the
+// broker's.
+func (ch *channel) timeout(q *queue, c *consumer) time.Duration {
+	switch {
+	case c != nil && c.timeout > 0:
+		return c.timeout
+	case q.consumerTimeout > 0:
+		return q.consumerTimeout
 	}
+	return ch.broker().cfg.ConsumerTimeout
+}
+
+// watchTimeout makes sure that a timer runs for a delivery that is due then.
+func (ch *channel) watchTimeout(due time.Time) {
 	b := ch.broker()
-	ch.patience = b.after(time.Until(ch.unacked[0].at.Add(b.cfg.ConsumerTimeout)), func() {
-		ch.patience = nil
-		if len(ch.unacked) > 0 && time.Until(ch.unacked[0].at.Add(b.cfg.ConsumerTimeout)) <= 0 {
-			ch.timedOut(ch.unacked[0])
+	if ch.patience != nil {
+		if !due.Before(ch.due) {
+			return
 		}
-		if !ch.over() {
-			ch.watchTimeout()
+		b.stop(ch.patience)
+	}
+	ch.due = due
+	ch.patience = b.after(time.Until(due), func() {
+		ch.patience = nil
+		now := time.Now()
+		var next *delivery
+		for _, d := range slices.Clone(ch.unacked) {
+			switch {
+			case d.void:
+			case !now.Before(d.until):
+				if ch.timedOut(d); ch.over() {
+					return
+				}
+			case next == nil || d.until.Before(next.until):
+				next = d
+			}
+		}
+		if next != nil {
+			ch.watchTimeout(next.until)
 		}
 	})
 }
 
-// timedOut ends whoever holds a delivery for too long.
+// timedOut ends whoever holds a delivery for too long: the consumer, whose messages go back without being counted, or
+// the channel.
 func (ch *channel) timedOut(d *delivery) {
 	b := ch.broker()
-	if c := d.consumer; b.rules.timeoutCancels && d.queue.quorum && c != nil {
-		c.cancelled()
-		d.queue.leave(c)
-		var held []*delivery
-		ch.unacked = slices.DeleteFunc(ch.unacked, func(d *delivery) bool {
-			if d.consumer != c {
-				return false
-			}
-			held = append(held, d)
-			return true
-		})
-		giveBack(held, returnedByLoss)
+	c := d.consumer
+	if !b.rules.timeoutCancels || !d.queue.quorum || c == nil {
+		ch.refuse(refuse(406, "delivery acknowledgement on channel %d timed out. Timeout value used: %d ms. "+
+			"This timeout value can be configured, see consumers doc guide to learn more",
+			ch.id, ch.timeout(d.queue, c).Milliseconds()))
 		return
 	}
-	ch.refuse(refuse(406, "delivery acknowledgement on channel %d timed out. Timeout value used: %d ms. "+
-		"This timeout value can be configured, see consumers doc guide to learn more",
-		ch.id, b.cfg.ConsumerTimeout.Milliseconds()))
+	c.cancelled()
+	d.queue.leave(c)
+	var held []*delivery
+	for _, d := range ch.unacked {
+		if d.consumer == c && !d.void {
+			held = append(held, d)
+			d.void = true
+		}
+	}
+	giveBack(held, returnedByTimeout)
 }

@@ -34,6 +34,7 @@ func (q *queue) deadLetter(e *entry, reason string) {
 		return
 	}
 	s := q.letter(e.msg, reason)
+	s.redelivered = q.broker().rules.lettersAreRedelivered && e.acquired > 0 && reason != deadByLength
 	for _, to := range q.vhost.route(x, &s.Message) {
 		if reason == deadByReject || !s.circles(to) {
 			to.publish(s)

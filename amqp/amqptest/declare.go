@@ -1,6 +1,7 @@
 package amqptest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,10 @@ func (ch *channel) exchangeDeclare(d *decoder) error {
 		return v.noExchange(name)
 	case passive:
 	case !slices.Contains(exchangeKinds, kind):
-		return refuse(503, "unknown exchange type '%s'", kind)
+		if ch.broker().rules.unknownKindIsHard {
+			return refuse(503, "unknown exchange type '%s'", kind)
+		}
+		return refuse(406, "unknown exchange type '%s'", kind)
 	case there != nil:
 		if err := there.equivalent(x); err != nil {
 			return err
@@ -65,7 +69,17 @@ func inequivalent(arg string, of fmt.Stringer, received, current any) error {
 // equivalentArgs says which argument differs (rabbit_misc:assert_args_equivalence).
 func equivalentArgs(of fmt.Stringer, current, received Table, names []string) error {
 	for _, name := range names {
-		if !equal(current[name], received[name]) {
+		now, isThere := current[name]
+		want, isWanted := received[name]
+		if name == "x-queue-type" { // what has none is classic
+			now, want = cmp.Or(now, any("classic")), cmp.Or(want, any("classic"))
+			isThere, isWanted = true, true
+		}
+		switch {
+		case isThere == isWanted && equal(now, want):
+		case isThere && isWanted:
+			return inequivalent(name, of, want, now)
+		default:
 			return refuse(406, "inequivalent arg '%s' for %s: received %s but current is %s",
 				name, of, argText(received, name), argText(current, name))
 		}
@@ -171,6 +185,9 @@ func (ch *channel) queueDeclare(d *decoder) error {
 	}
 	passive, durable, exclusive, autoDelete, noWait := bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0, bits&16 != 0
 	var q *queue
+	if passive && name == "" {
+		return refuse(404, "no %s", queueText("", ch.conn.vhost.name))
+	}
 	if passive || name != "" && ch.conn.vhost.queues[name] != nil {
 		var err error
 		if q, err = ch.queue(name); err != nil {
@@ -209,9 +226,6 @@ func (ch *channel) create(q *queue) error {
 	}
 	if err := q.configure(b.rules); err != nil {
 		return err
-	}
-	if b.rules.noTransientQueues && !q.durable && q.owner == nil {
-		return refuse(541, "Feature `transient_nonexcl_queues` is deprecated.")
 	}
 	q.vhost.queues[q.name] = q
 	return nil

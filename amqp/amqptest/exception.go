@@ -34,9 +34,16 @@ var codeNames = map[uint16]string{
 	541: "INTERNAL_ERROR",
 }
 
-// refuse returns an exception worded as RabbitMQ does: the code's name, a dash, the explanation. Codes from 311 to 313
-// and 403 to 406 end the channel, others the connection (AMQP 0-9-1 §1.2).
+// refuse returns an exception worded as RabbitMQ does: the code's name, a dash, the explanation. Codes from 311 to
+// 313 and 403 to 406 end the channel, others the connection (AMQP 0-9-1 §1.2).
 func refuse(code uint16, format string, args ...any) *exception {
 	soft := 311 <= code && code <= 313 || 403 <= code && code <= 406
-	return &exception{code: code, text: codeNames[code] + " - " + fmt.Sprintf(format, args...), hard: !soft}
+	text := codeNames[code] + " - " + fmt.Sprintf(format, args...)
+	if len(text) > maxReplyText {
+		text = text[:maxReplyText-3] + "..."
+	}
+	return &exception{code: code, text: text, hard: !soft}
 }
+
+// maxReplyText is what a short string holds; RabbitMQ cuts longer texts in the same way.
+const maxReplyText = 255

@@ -47,7 +47,7 @@ func (b *binding) same(other *binding) bool {
 
 // bind adds a binding, unless it is there.
 func (x *exchange) bind(b *binding) {
-	b.words = strings.Split(b.key, ".")
+	b.words = topicWords(b.key)
 	if !slices.ContainsFunc(x.bindings, b.same) {
 		x.bindings = append(x.bindings, b)
 	}
@@ -75,8 +75,16 @@ func (x *exchange) matches(b *binding, m *Message, words []string) bool {
 	return b.key == m.RoutingKey
 }
 
-// matchTopic compares words: "*" stands for one, "#" for any number. When a word doesn't fit, the last "#" takes one more;
-// earlier ones needn't, so the time is at most the product of both lengths.
+// topicWords splits a key. The empty key has no words, as in RabbitMQ.
+func topicWords(key string) []string {
+	if key == "" {
+		return nil
+	}
+	return strings.Split(key, ".")
+}
+
+// matchTopic compares words: "*" stands for one, "#" for any number. When a word doesn't fit, the last "#" takes one
+// more; earlier ones needn't, so the time is at most the product of both lengths.
 func matchTopic(pattern, words []string) bool {
 	p, w := 0, 0
 	hash, taken := -1, 0
@@ -100,9 +108,9 @@ func matchTopic(pattern, words []string) bool {
 	return p == len(pattern)
 }
 
-// matchHeaders compares a message's headers with a binding's arguments: all of them by default, or with x-match any at
-// least one. Arguments that begin with x- don't count, unless x-match ends in -with-x. A nil argument asks only that
-// the header is there.
+// matchHeaders compares a message's headers with a binding's arguments: all of them by default, or with x-match any
+// at least one. Arguments that begin with x- don't count, unless x-match ends in -with-x. A nil argument asks only
+// that the header is there.
 func matchHeaders(args, headers Table) bool {
 	how, _ := args["x-match"].(string)
 	how, withX := strings.CutSuffix(how, "-with-x")

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Event is something that a [Fault] can strike: a method that came from a client, or one that is about to be sent to it.
+// Event is something that a [Fault] can strike: a method that came from a client, or one that is about to be sent to
+// it.
 type Event struct {
 	Conn     int    // the connection's number, from 1, in the order in which they were accepted
 	Channel  uint16 // 0 is the connection itself
@@ -33,8 +34,8 @@ func tagOf(id methodID, args []byte) (tag uint64, multiple bool) {
 
 // Fault says what goes wrong, and when.
 type Fault struct {
-	// When chooses the events that are struck. nil: all, which is seldom meant. It is called under the broker's lock, for
-	// one event at a time, and must not call the broker. One that always returns false observes.
+	// When chooses the events that are struck. nil: all, which is seldom meant. It is called under the broker's lock,
+	// for one event at a time, and must not call the broker. One that always returns false observes.
 	When func(Event) bool
 
 	// Skip is how many chosen events pass unharmed first.
@@ -167,7 +168,8 @@ func Drop() Action { return end(func(c *connection, _ *channel) { c.drop() }) }
 // Reset ends the event's connection with a TCP reset; what was to be sent may be lost. On a pipe it is Drop.
 func Reset() Action { return end(func(c *connection, _ *channel) { c.reset() }) }
 
-// CutFrame sends the first half of the frames of an outgoing event and ends the connection. For other events it is Drop.
+// CutFrame sends the first half of the frames of an outgoing event and ends the connection. For other events it is
+// Drop.
 func CutFrame() Action {
 	return Together(Drop(), func(v *verdict) { v.half = true })
 }
@@ -242,8 +244,8 @@ type installed struct {
 	chosen int
 }
 
-// Inject adds a fault, also while connections are open, and returns a function that takes it away. An event may be struck
-// by several faults.
+// Inject adds a fault, also while connections are open, and returns a function that takes it away. An event may be
+// struck by several faults.
 func (b *Broker) Inject(f Fault) (remove func()) {
 	b.mu.Lock()
 	defer b.unlock()

@@ -399,10 +399,10 @@ func TestBlockedPublishersAreToldAndNotRead(t *testing.T) {
 		t.Fatal("refused")
 	}
 	b.Block("low on memory")
+	d := publisher.publish("2")
 	if got := await(t, "connection.blocked", publisher.blocked); !got.Active || got.Reason != "low on memory" {
 		t.Errorf("told %+v", got)
 	}
-	d := publisher.publish("2")
 	must(other.ch.QueueDeclarePassive("q", true, false, false, false, nil))(t) // others aren't concerned
 	select {
 	case <-other.blocked:

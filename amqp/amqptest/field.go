@@ -9,8 +9,8 @@ import (
 )
 
 // Table is a field table (AMQP 0-9-1 §4.2.5.5): headers of a message, arguments of a declaration. Its values are nil,
-// bool, int8, uint8, int16, uint16, int32, uint32, int64, float32, float64, [Decimal], string, []byte, time.Time, Table
-// and []any, each encoded in the type that RabbitMQ and amqp091-go use for it; int is encoded as int64.
+// bool, int8, uint8, int16, uint16, int32, uint32, int64, float32, float64, [Decimal], string, []byte, time.Time,
+// Table and []any, each encoded in the type that RabbitMQ and amqp091-go use for it; int is encoded as int64.
 type Table map[string]any
 
 // Decimal is a field of type 'D': Value × 10^-Scale.

@@ -46,8 +46,8 @@ func (e *frameTooLarge) Error() string {
 	return fmt.Sprintf("frame of %d bytes, more than the negotiated %d", e.size, e.limit)
 }
 
-// readFrame reads one frame of at most limit bytes, overhead included. What a frame announces is compared with the limit
-// before memory is set aside for it. The payload belongs to the caller.
+// readFrame reads one frame of at most limit bytes, overhead included. What a frame announces is compared with the
+// limit before memory is set aside for it. The payload belongs to the caller.
 func readFrame(r *bufio.Reader, limit uint32) (frame, error) {
 	var head [7]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

@@ -30,8 +30,8 @@ func (b *Broker) queueState(name string) (QueueState, bool) {
 
 func (b *Broker) first() *vhost { return b.vhosts[b.cfg.VHosts[0]] }
 
-// Messages returns the messages of a queue of the first virtual host: first those that consumers hold, then those that
-// wait, in the order in which they'll go out.
+// Messages returns the messages of a queue of the first virtual host: first those that consumers hold, then those
+// that wait, in the order in which they'll go out.
 func (b *Broker) Messages(queue string) []Message {
 	b.mu.Lock()
 	defer b.unlock()
@@ -43,7 +43,7 @@ func (b *Broker) Messages(queue string) []Message {
 	for _, c := range b.connections() {
 		for _, ch := range c.sortedChannels() {
 			for _, d := range ch.unacked {
-				if d.queue == q {
+				if d.queue == q && !d.void {
 					out = append(out, d.entry.inspect(true))
 				}
 			}
@@ -61,8 +61,8 @@ func (e *entry) inspect(unacked bool) Message {
 	return m
 }
 
-// Publish publishes a message in the first virtual host as a client would, without a connection: no fault strikes it. It
-// returns how many queues took it. Its error says that the exchange isn't there.
+// Publish publishes a message in the first virtual host as a client would, without a connection: no fault strikes it.
+// It returns how many queues took it. Its error says that the exchange isn't there.
 func (b *Broker) Publish(m Message) (queues int, err error) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -97,9 +97,9 @@ func (w *watcher) look() {
 	}
 }
 
-// AwaitQueue returns when a queue of the first virtual host is in a state that is asked for, or with the context's error.
-// ok is called under the broker's lock with each new state, so it misses none, and must not call the broker. A queue that
-// isn't there has the zero state.
+// AwaitQueue returns when a queue of the first virtual host is in a state that is asked for, or with the context's
+// error. ok is called under the broker's lock with each new state, so it misses none, and must not call the broker. A
+// queue that isn't there has the zero state.
 func (b *Broker) AwaitQueue(ctx context.Context, queue string, ok func(QueueState) bool) error {
 	return b.await(ctx, "queue "+queue, func() bool {
 		s, _ := b.queueState(queue)

@@ -152,6 +152,8 @@ type stored struct {
 	// deaths is the history of dead-lettering. Since RabbitMQ 4.0 it can't be changed by clients that publish the
 	// message again, so it isn't read from the headers.
 	deaths []death
+	// redelivered is the flag of the first delivery from a queue.
+	redelivered bool
 }
 
 func newStored(m Message) *stored {

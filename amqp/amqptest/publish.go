@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// accept executes a complete basic.publish: into the queues, a basic.return if it is mandatory and finds none, and then
-// the confirm, in this order.
+// accept executes a complete basic.publish: into the queues, a basic.return if it is mandatory and finds none, and
+// then the confirm, in this order.
 func (ch *channel) accept(in *incoming) error {
 	m := &in.Message
 	if ch.confirm {

@@ -24,12 +24,12 @@ func (e *entry) expired(now time.Time) bool {
 	return !e.expires.IsZero() && !e.fresh && !now.Before(e.expires)
 }
 
-// outgoing returns the message as it is delivered.
-func (e *entry) outgoing() (*Message, []byte) {
+// outgoing returns the message as it is delivered. zero asks for a delivery count even if it is 0.
+func (e *entry) outgoing(zero bool) (*Message, []byte) {
 	m := e.msg.Message
 	m.Redelivered, m.DeliveryCount = e.redelivered, e.count
 	more := Table{}
-	if e.quorum && e.count > 0 {
+	if e.quorum && (e.count > 0 || zero) {
 		more["x-delivery-count"] = int64(e.count)
 	}
 	if e.countsTwice && e.acquired > 1 {
@@ -45,7 +45,8 @@ const (
 	returnedByReject returned = iota
 	returnedByNack
 	returnedByClose // the channel was closed
-	returnedByLoss  // the connection was lost, or the consumer timed out
+	returnedByLoss  // the connection was lost
+	returnedByTimeout
 )
 
 // queue keeps messages for consumers.
@@ -110,7 +111,8 @@ func (q *queue) publish(s *stored) bool {
 		return false
 	}
 	q.seq++
-	e := &entry{msg: s, seq: q.seq, quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
+	e := &entry{msg: s, seq: q.seq, redelivered: s.redelivered,
+		quorum: q.quorum, countsTwice: q.quorum && !q.broker().rules.nackCounts}
 	ttl, _ := expiration(&s.Message)
 	if q.ttl >= 0 && (ttl < 0 || q.ttl < ttl) {
 		ttl = q.ttl
@@ -302,9 +304,9 @@ func (q *queue) rejected(d *delivery) {
 
 // giveBack takes deliveries back.
 //
-// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit, and
-// puts the others in front, in the order in which they come back; but one without a delivery limit puts those that a
-// client returned at the end (rabbit_fifo, commands return and requeue).
+// A classic queue puts them where they were. A quorum queue counts the failed delivery, dead-letters at the limit,
+// and puts the others in front, in the order in which they come back; but before 4.3 one without a delivery limit
+// puts those that a client returned at the end (rabbit_fifo, commands return and requeue).
 func (q *queue) giveBack(deliveries []*delivery, why returned) {
 	q.unacked -= len(deliveries)
 	if q.deleted {
@@ -317,13 +319,13 @@ func (q *queue) giveBack(deliveries []*delivery, why returned) {
 			q.reinsert(e)
 			continue
 		}
-		if why != returnedByNack || q.broker().rules.nackCounts {
+		if why != returnedByTimeout && (why != returnedByNack || q.broker().rules.nackCounts) {
 			e.count++
 		}
 		switch byClient := why == returnedByReject || why == returnedByNack; {
 		case q.deliveryLimit != noLimit && e.count > q.deliveryLimit:
 			q.deadLetter(e, deadByDeliveryLimit)
-		case q.deliveryLimit == noLimit && byClient:
+		case q.deliveryLimit == noLimit && byClient && q.broker().rules.unlimitedToTheEnd:
 			q.entries = append(q.entries, e)
 		default:
 			q.returns = append(q.returns, e)

@@ -19,7 +19,8 @@ type settings struct {
 	hasDeadLetterKey   bool
 	deadLetterKey      string
 	singleActive       bool
-	deliveryLimit      int // of quorum queues; noLimit
+	deliveryLimit      int           // of quorum queues; noLimit
+	consumerTimeout    time.Duration // of deliveries; 0: the broker's
 }
 
 // comparedArgs are the arguments that must be the same when a queue is declared again (rabbit_amqqueue:declare_args).
@@ -73,6 +74,11 @@ func (q *queue) configure(r rules) error {
 		}),
 		number("x-message-ttl", 0, ms(&s.ttl)),
 		number("x-expires", 1, ms(&s.expiresIdle)),
+		number("x-consumer-timeout", 0, func(n int64) {
+			if r.queueTimeout {
+				s.consumerTimeout = time.Duration(n) * time.Millisecond
+			}
+		}),
 		number("x-max-length", 0, count(&s.maxLength)),
 		number("x-max-length-bytes", 0, count(&s.maxBytes)),
 		text("x-dead-letter-exchange", func(name string) bool {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // vhost is a virtual host: a world of exchanges and queues.
@@ -40,7 +39,7 @@ func (v *vhost) route(x *exchange, m *Message) []*queue {
 		}
 		return nil
 	}
-	words := strings.Split(m.RoutingKey, ".")
+	words := topicWords(m.RoutingKey)
 	var queues []*queue
 	seen := map[*exchange]bool{x: true}
 	for todo := []*exchange{x}; len(todo) > 0; todo = todo[1:] {
