@@ -198,30 +198,29 @@ func TestBlockedStopsSendingAndTheConfirmTimer(t *testing.T) {
 	b := startBroker(t, amqptest.Config{})
 	messages := observe(b, amqptest.Publish(nil))
 	s := openSession(t, b, PublisherConfig{ConfirmTimeout: 60 * time.Millisecond})
-	send(t, s, 0, testEvent("e0")) // RabbitMQ only tells those that publish
-	receive(t, s, 1)
 	blocked, _, changed := s.Blocked()
 	if blocked {
 		t.Fatal("a new session is blocked")
 	}
 	b.Block("low on memory")
+	send(t, s, 1, testEvent("e1")) // RabbitMQ tells those that publish, and takes this one later
 	within(t, time.Second, "the announcement", func() { <-changed })
 	blocked, reason, changed := s.Blocked()
 	if !blocked || reason != "low on memory" {
 		t.Errorf("blocked %v, reason %q", blocked, reason)
 	}
-	send(t, s, 1, testEvent("e1"))
+	send(t, s, 2, testEvent("e2"))
 	select {
 	case o, ok := <-s.Outcomes():
 		t.Errorf("while blocked: %v %v %v", o, ok, s.Err())
 	case <-time.After(150 * time.Millisecond):
 	}
-	if _, head := s.window.first(); head != nil {
-		t.Error("a message was sent to a broker that is blocked")
+	if next := s.window.unpublished(); next == nil || next.id != "e2" {
+		t.Errorf("a message was sent to a broker that is blocked; the next is %+v", next)
 	}
 	b.Unblock()
 	within(t, time.Second, "the announcement", func() { <-changed })
-	if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
+	if got := statuses(receive(t, s, 2)); got != "1 confirmed, 2 confirmed" {
 		t.Errorf("got %s", got)
 	}
 	if blocked, _, _ := s.Blocked(); blocked {
@@ -233,21 +232,22 @@ func TestBlockedStopsSendingAndTheConfirmTimer(t *testing.T) {
 }
 
 func TestTheConfirmTimerStandsStillWhileBlocked(t *testing.T) {
-	b := startBroker(t, amqptest.Config{})
-	gate := amqptest.NewGate()
-	b.Inject(amqptest.Fault{When: amqptest.Publish(nil), Do: amqptest.ConfirmWhen(gate)})
-	messages := observe(b, amqptest.Publish(nil))
+	b, gate := startBroker(t, amqptest.Config{}), amqptest.NewGate()
+	b.Inject(amqptest.Fault{When: published("e1"), Do: amqptest.ConfirmWhen(gate)})
+	messages, told := observe(b, amqptest.Publish(nil)), observe(b, amqptest.Sent("connection.blocked"))
 	s := openSession(t, b, PublisherConfig{ConfirmTimeout: 100 * time.Millisecond})
 	send(t, s, 1, testEvent("e1"))
 	messages.await(t, 1)
 	b.Block("disk")
+	send(t, s, 2, testEvent("e2"))
+	told.await(t, 1)
 	time.Sleep(300 * time.Millisecond)
 	if err := s.Err(); err != nil {
 		t.Fatalf("ended while blocked: %v", err)
 	}
 	b.Unblock()
 	gate.Open()
-	if got := statuses(receive(t, s, 1)); got != "1 confirmed" {
+	if got := statuses(receive(t, s, 2)); got != "1 confirmed, 2 confirmed" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -325,7 +325,7 @@ func TestOpenSaysWhatIsWrongWithTheTopology(t *testing.T) {
 			[]string{`declare exchange "events"`, "another type: asked for fanout, there is topic", "maintenance window"}},
 		"argument": {Exchange{Name: "events", Args: map[string]any{"alternate-exchange": "ae"}}, Declare, nil, 406,
 			[]string{`declare exchange "events"`, "another alternate-exchange", "there is none", "maintenance window"}},
-		"unknown kind": {Exchange{Name: "new", Kind: "topicc"}, Declare, nil, 503,
+		"unknown kind": {Exchange{Name: "new", Kind: "topicc"}, Declare, nil, 406,
 			[]string{`declare exchange "new"`, "topicc"}},
 		"missing":    {Exchange{Name: "new"}, Verify, nil, 404, []string{"it isn't there", "Mode Declare"}},
 		"permission": {Exchange{Name: "events"}, Declare, &permission, 403, []string{"no permission", "Mode Verify or None"}},

@@ -523,17 +523,18 @@ func TestAConsumingChannelCarriesAcknowledgementsOnly(t *testing.T) {
 func TestNoAlarmIsMissed(t *testing.T) {
 	b := startBroker(t, amqptest.Config{})
 	s := openSession(t, b, PublisherConfig{})
-	for tag := range uint64(20) {
+	for tag := range uint64(200) {
+		_, _, changed := s.Blocked()
+		b.Block("disk")
 		send(t, s, tag, testEvent(fmt.Sprint("e", tag)))
+		within(t, 3*time.Second, "the alarm", func() { <-changed })
+		_, _, changed = s.Blocked()
+		b.Unblock()
+		within(t, 3*time.Second, "the end of the alarm", func() { <-changed })
 		if got := statuses(receive(t, s, 1)); got != fmt.Sprint(tag, " confirmed") {
 			t.Fatalf("got %s %v", got, s.Err())
 		}
-		for range 20 {
-			b.Block("disk")
-			b.Unblock()
-		}
 	}
-	eventually(t, "the last alarm is over", func() bool { blocked, _, _ := s.Blocked(); return !blocked })
 }
 
 // T12. A connection's exception reaches the channel's listener and its own in no order.
@@ -776,15 +777,19 @@ func TestAnAlarmDoesNotStopAcknowledgements(t *testing.T) {
 		}
 		return inbox.Handled, nil
 	})})
-	done := func(q amqptest.QueueState) bool { return q.Ready+q.Unacked == 0 }
-	put(t, b, "bad", 1) // from now on there is a connection that publishes
-	awaitQueue(t, b, "work", "the dead letter", done)
+	told := observe(b, amqptest.Sent("connection.blocked"))
 	b.Block("low on memory")
+	put(t, b, "bad", 1)
+	told.await(t, 1) // the connection of the dead letter
 	for n := range 50 {
 		put(t, b, "good", n)
 	}
-	awaitQueue(t, b, "work", "acknowledgements during the alarm", done)
+	only := func(n int) func(amqptest.QueueState) bool {
+		return func(q amqptest.QueueState) bool { return q.Ready+q.Unacked == n }
+	}
+	awaitQueue(t, b, "work", "acknowledgements during the alarm", only(1))
 	b.Unblock()
+	awaitQueue(t, b, "work", "the dead letter's original", only(0))
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

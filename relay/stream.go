@@ -63,6 +63,7 @@ type item struct {
 	entry      *Entry
 	page       *page
 	tries      int
+	returns    int // tries that found no queue: only these count against UnroutableTries
 	state      itemState
 	chain      *chain // nil without a key
 	prev, next *item  // of the chain
@@ -252,15 +253,18 @@ func (s *stream) settle(o Outcome, now time.Time) (entry *Entry, again bool, err
 		it.chain.flying--
 	}
 	it.tries++
+	if o.Status == Unroutable {
+		it.returns++
+	}
 	switch {
 	case o.Status == Confirmed, o.Status == Unroutable && s.policy.unroutable == AcceptUnroutable:
 		s.finish(it)
 	case o.Status == Rejected,
-		o.Status == Unroutable && it.tries < s.policy.unroutableTries:
+		o.Status == Unroutable && it.returns < s.policy.unroutableTries:
 		s.fail(it, now)
 		return it.entry, true, nil
 	case o.Status == Unroutable:
-		s.refuse(it, fmt.Sprintf("unroutable after %d tries: %s", it.tries, o.Reason))
+		s.refuse(it, fmt.Sprintf("unroutable after %d tries: %s", it.returns, o.Reason))
 	case o.Status == Refused:
 		s.refuse(it, o.Reason)
 	default:

@@ -306,3 +306,22 @@ func TestWhatFollowsARefusedEventIsParkedUnlessItWasConfirmed(t *testing.T) {
 		t.Fatalf("settled %+v, want e2 parked and e4 behind it", got)
 	}
 }
+
+// A full queue may reject an event for hours; that says nothing about whether a queue is bound for it.
+func TestRejectionsSpendNoTriesOfAReturnedEvent(t *testing.T) {
+	now := time.Unix(0, 0)
+	s := newStream(testPolicy(), newSuspects(), nil)
+	s.add(Page{Entries: []Entry{entry(1, "a")}, After: "p1"})
+	for _, status := range []Status{Rejected, Rejected, Rejected, Rejected, Unroutable, Rejected, Unroutable} {
+		settleOne(t, s, sendAll(s, now)["e1"], status, now)
+		if s.open == 0 {
+			t.Fatalf("parked: %+v", s.settled().parked)
+		}
+		now = s.wakeAt()
+	}
+	settleOne(t, s, sendAll(s, now)["e1"], Unroutable, now)
+	parked := s.settled().parked
+	if len(parked) != 1 || parked[0].Reason != "unroutable after 3 tries: because" {
+		t.Errorf("after 3 returns: %+v", parked)
+	}
+}
