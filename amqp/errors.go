@@ -179,7 +179,20 @@ func (e *refusedError) remedy() string {
 
 func (e *refusedError) Unwrap() error { return e.answer }
 
-func (e *refusedError) Is(target error) bool { return target == relay.ErrRefused }
+// Is matches relay.ErrUnpublishable where the broker blames the message: its size, its properties, its bytes. An exchange
+// that is missing (404) and a permission that isn't granted (403) may only seem to be its fault.
+func (e *refusedError) Is(target error) bool {
+	switch target {
+	case relay.ErrRefused:
+		return true
+	case relay.ErrUnpublishable:
+		switch e.answer.Code {
+		case amqp091.PreconditionFailed, amqp091.ContentTooLarge, amqp091.FrameError, amqp091.SyntaxError:
+			return true
+		}
+	}
+	return false
+}
 
 // confirmTimeoutError says that a confirm didn't come in time.
 type confirmTimeoutError struct {

@@ -267,6 +267,9 @@ type fakeBroker struct {
 // killer is a fate: the broker ends the session over the entry.
 const killer Status = 100
 
+// poison is a fate: so it does, and says that the entry is to blame.
+const poison Status = 101
+
 func newFakeBroker(f *faults) *fakeBroker {
 	return &fakeBroker{faults: f, changed: make(chan struct{})}
 }
@@ -356,6 +359,9 @@ func (s *fakeSession) serve() {
 		switch {
 		case down || after:
 			s.err = errInjected
+			return
+		case status == poison:
+			s.err = fmt.Errorf("%w: %w: 406", ErrRefused, ErrUnpublishable)
 			return
 		case status == killer:
 			s.err = fmt.Errorf("%w: 406", ErrRefused)

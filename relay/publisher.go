@@ -34,7 +34,7 @@ type Session interface {
 	Blocked() (blocked bool, reason string, changed <-chan struct{})
 
 	// Err returns why the session ended, nil while it lasts. It matches ErrRefused if the broker ended it because
-	// of an event it was sent.
+	// of an event it was sent, and ErrUnpublishable too if the fault lies in that event.
 	Err() error
 
 	// Close ends the session: it waits for outstanding outcomes until ctx ends, and returns soon after that whatever
@@ -81,3 +81,8 @@ func (s Status) String() string {
 // ErrRefused is matched by a session's error if the broker ended the session because of an event it was sent. The
 // relay finds the culprit with a window of one and parks it.
 var ErrRefused = errors.New("the broker ended the session because of a message")
+
+// ErrUnpublishable is matched by such an error, besides ErrRefused, if the broker said that the fault lies in the message
+// itself (it is too large, a header has the wrong type), and not in what may pass for it, such as an exchange that isn't
+// there or a permission that was revoked. Then no other event need be published to show that the broker works.
+var ErrUnpublishable = errors.New("the broker can't take the message as it is")

@@ -230,6 +230,21 @@ func TestTheEventThatKillsTheSessionIsFoundAndParked(t *testing.T) {
 }
 
 // A broker that refuses every event is out of order: the events aren't.
+// Where the broker names the culprit, nothing else need be published to convict it.
+func TestAPoisonThatStandsAloneIsParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := quiet()
+		store.commit("a", "b")
+		broker.decide(func(*Entry) Status { return poison })
+		_, stop := start(t, store, broker, testConfig("a"))
+		time.Sleep(2 * time.Minute)
+		stop()
+		if len(store.parked) != 2 {
+			t.Errorf("%d events are parked, want both", len(store.parked))
+		}
+	})
+}
+
 func TestABrokerThatRefusesEverythingParksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, broker := quiet()

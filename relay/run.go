@@ -56,7 +56,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	}
 	err = p.loop(ctx, stop)
 	if errors.Is(err, ErrRefused) {
-		suspects.refused(p.stream.inFlight(), p.stream.proven, err.Error())
+		suspects.refused(p.stream.inFlight(), p.stream.proven || errors.Is(err, ErrUnpublishable), err.Error())
 	}
 	return errors.Join(err, p.flush(ctx))
 }

@@ -5,8 +5,8 @@ package relay
 // Until each event that was in flight when that happened has been settled, events are sent one at a time. One that
 // was alone in flight when a session ended is held back until another event is published in the session, which shows
 // that the broker itself works (its exchange is there, the permission isn't revoked). If it ends such a session
-// twice, it is doomed: it will be parked. A broker that refuses everything is waited for like in any outage, and
-// nothing is parked.
+// twice, it is doomed: it will be parked. So it is if the broker said twice that the fault lies in that very event,
+// published another or not. A broker that refuses everything is waited for like in any outage, and nothing is parked.
 type suspects struct {
 	bySeq  map[int64]*suspicion
 	doomed map[int64]string // by seq: why
@@ -14,7 +14,7 @@ type suspects struct {
 
 type suspicion struct {
 	alone   bool // it was alone in flight when a session ended
-	strikes int  // it was so in a session that had published another
+	strikes int  // it was so in a session that had published another, or was named as the culprit
 }
 
 func newSuspects() *suspects {
@@ -35,7 +35,7 @@ func (s *suspects) window(window, page int) (int, int) {
 }
 
 // refused takes in that the session ended because of one of the events in flight; proven says that it had published
-// another before. They are all unsettled, so the log hands each of them out again.
+// another before, or that the event is to blame in any case. They are all unsettled, so the log hands each of them out again.
 func (s *suspects) refused(inFlight []*Entry, proven bool, reason string) {
 	for _, e := range inFlight {
 		if s.bySeq[e.Seq] == nil {
