@@ -410,10 +410,14 @@ func (p *publishing) run() error {
 	p.broker.Inject(amqptest.Fault{When: p.again.see})
 	p.inject(lostSessions...)
 	p.inject(lateConfirms...)
-	if p.chance(0.05) {
-		p.note("fault: the broker stops reading and writing for good")
+	if p.chance(0.1) {
+		what, when := "publish", publishes
+		if p.chance(0.5) {
+			what, when = "handshake", answers
+		}
+		p.note("fault: at a %s the broker stops reading and writing for good", what)
 		gate := amqptest.NewGate()
-		p.broker.Inject(amqptest.Fault{When: publishes, Skip: p.rnd.IntN(50), Times: 1,
+		p.broker.Inject(amqptest.Fault{When: when, Skip: p.rnd.IntN(20), Times: 1,
 			Do: amqptest.Together(amqptest.StallReads(gate), amqptest.StallWrites(gate), amqptest.NeverConfirm())})
 	}
 	if p.order == relay.StrictPerKey {
