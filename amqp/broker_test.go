@@ -121,7 +121,8 @@ func put(t *testing.T, b *amqptest.Broker, key string, number int) {
 	_, err := b.Publish(amqptest.Message{
 		Exchange: "events", RoutingKey: "test.Tested",
 		Properties: amqptest.Properties{MessageID: id, DeliveryMode: 2},
-		Body:       fmt.Appendf(nil, `{"eventId":%q,"eventType":"Tested","source":"test","key":%q,"data":%d}`, id, key, number),
+		Body: fmt.Appendf(nil, `{"eventId":%q,"eventType":"Tested","source":"test","key":%q,"data":%d}`,
+			id, key, number),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -116,6 +116,10 @@ type ConsumerConfig struct {
 	// queue serves). It bounds the consumer's memory, and how many messages of one failing key can queue up before
 	// they hold up other keys. Default 100: RabbitMQ's advice is 100 to 300; more adds no throughput, but more
 	// redelivery after a crash. Partitions share it in equal parts, at least one message for each.
+	//
+	// All processes of a queue should have the same, and lower it with nothing waiting only: a quorum queue takes back
+	// what a lost consumer held behind what an earlier lost one left over, which is in order only if each takes as much
+	// as the one before it.
 	Prefetch int
 
 	// BatchSize is how many messages are handled in one transaction, at most: those of one key in their order, and of

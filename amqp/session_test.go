@@ -112,7 +112,8 @@ func TestOutcomesComeInTheOrderOfSending(t *testing.T) {
 	if want := "0 confirmed, 1 confirmed, 2 rejected, 3 confirmed, 4 confirmed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if m.Exchange != "events" || m.RoutingKey != "order-service.OrderCreated" || !m.Mandatory || !m.Persistent() || m.MessageID != "e0" {
+	if m.Exchange != "events" || m.RoutingKey != "order-service.OrderCreated" || m.MessageID != "e0" ||
+		!m.Mandatory || !m.Persistent() {
 		t.Errorf("the message went out as %+v", m)
 	}
 	if s.Err() != nil {
@@ -152,6 +153,9 @@ func TestAnExceptionOfAMessageIsRefused(t *testing.T) {
 			t.Errorf("channel exception %d: got %s", code, got)
 		}
 		wantEnd(t, s, true)
+		if blamed := errors.Is(s.Err(), relay.ErrUnpublishable); blamed != (code == 311 || code == 406) {
+			t.Errorf("channel exception %d blames the message: %v", code, blamed)
+		}
 		remove()
 	}
 }
@@ -257,7 +261,8 @@ func TestTheHeaderFrameIsMeasuredExactly(t *testing.T) {
 	const limit = 4096
 	b := startBroker(t, amqptest.Config{FrameMaxBytes: limit})
 	e := testEvent("e1")
-	e.Headers = map[string]string{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tenant": "", "pad": ""}
+	e.Headers = map[string]string{"pad": "", "tenant": "",
+		"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 	msg, err := PublishingFromEvent(e)
 	if err != nil {
 		t.Fatal(err)

@@ -21,40 +21,46 @@ import (
 	"github.com/surepost/surepost/relay"
 )
 
-// The traps of amqp091-go and of AMQP 0-9-1 itself, in the order of their numbers, each with a test that fails when the
-// pattern that avoids it is taken out. T1 to T14 have cost other projects messages or nights; T15 to T19 are smaller.
+// The traps of amqp091-go and of AMQP 0-9-1 itself, in the order of their numbers, each with tests that fail when the
+// pattern that avoids it is taken out. T1 to T14 have cost other projects messages or nights; the others are smaller.
 //
-//	    trap                                                      pattern                                   where
-//	T1  the library closes its socket only after it got locks     any error closes the raw socket, every    conn.go
-//	    that a blocked write holds                                write has a deadline, liveness is judged
-//	                                                              by what was received
-//	T2  a call that has begun knows no context                    a deadline around it; then the raw socket connection.go: link.do
-//	                                                              is closed
-//	T3  after its own recovery, tags of the old session           a connection never reconnects; a message  connection.go: dialNode,
-//	    acknowledge other messages                                is acknowledged in its own session        consumer_session.go
-//	T4  a short string over 255 bytes ends the connection         events are checked before they are sent   message.go: unpublishable
-//	T5  a body over max_message_size ends the channel             so                                        session.go: tooLarge
-//	T6  a missing exchange ends the channel, later                that counts as refused, not as unknown    errors.go: channelEnded
-//	T7  a nack and a closed channel look the same                 a confirm is read together with           session.go: outcome
-//	                                                              Channel.IsClosed
-//	T8  a late confirm isn't a lost message                       the session ends, nothing is sent again   session.go: collect
-//	                                                              on it
-//	T9  NotifyPublish holds up the reader, then drops confirms    deferred confirmations only               session.go: publish
-//	T10 a return comes before its ack, on another channel, which  room for a return of each event; read     session.go: settle
-//	    drops what it has no room for                             after the confirms
-//	T11 a channel mixes the frames of its callers                 a publishing channel does nothing else,   publisher.go: open,
-//	                                                              for one goroutine                         consumer_session.go
-//	T12 a notice that isn't read is dropped after 5 s             registered first, buffered, read until    publisher.go: open,
-//	                                                              it is closed                              session.go: watch
-//	T13 without a prefetch the whole queue comes; a cancelled     Qos before Consume; NotifyCancel ends     consumer_session.go
-//	    consumer is silent                                        the session
-//	T14 the library blanks the password that it was given, and    all of them are made anew for each dial   connection.go: sasl,
-//	    writes to the caller's tls.Config and Properties                                                    dialNode, tlsConfig
-//	T15 timestamps are in seconds                                 the envelope's time is the truth          message.go
-//	T16 confirms with multiple scan all that is unconfirmed       the window is limited                     publisher.go: validate
-//	T17 a listener for confirms costs a timer for each            as T9
-//	T18 a refused declaration closes its channel                  each has a channel of its own             topology.go: declare
-//	T19 an alarm stops all of a connection that publishes         consuming and publishing are apart        deadletter.go: open
+//	T1  The library closes its socket only after it got locks that a blocked write holds.
+//	    Any error closes the raw socket, each write has a deadline, what is received shows life: conn.go.
+//	T2  A call that has begun knows no context.
+//	    A deadline around it, after which the socket is closed: connection.go, link.do.
+//	T3  After the library's own recovery, tags of the old session acknowledge other messages.
+//	    A connection never reconnects (connection.go, dialNode); a message belongs to its session (consumer_session.go).
+//	T4  A short string over 255 bytes ends the connection, as does a header frame over frame_max.
+//	    Events are measured before they are sent: message.go, unpublishable; session.go, tooLarge.
+//	T5  A body over max_message_size ends the channel, without a word about which it was.
+//	    The same, and what the broker still finds is blamed on a message: errors.go, channelEnded.
+//	T6  A missing exchange ends the channel, but later publishes succeed for a while.
+//	    What has no confirm was not published: session.go, outcome; errors.go, channelEnded.
+//	T7  A nack and a closed channel look the same in a DeferredConfirmation.
+//	    It is read together with Channel.IsClosed: session.go, outcome.
+//	T8  A late confirm isn't a lost message.
+//	    The session ends, and nothing is sent again on it: session.go, collect.
+//	T9  NotifyPublish holds up the reader, and drops confirms after 5 s.
+//	    Deferred confirmations only: session.go, publish.
+//	T10 A return comes before its ack, but by another channel, which drops what it has no room for.
+//	    Room for a return of each event, read after the confirms: session.go, newSession and settle.
+//	T11 A channel mixes the frames of its callers.
+//	    A publishing or consuming channel does nothing else: publisher.go, open; consumer_session.go; deadletter.go.
+//	T12 A notice that isn't read is dropped after 5 s, and the end of a connection is told in no order.
+//	    Registered first, buffered, read until they are closed: publisher.go, open; session.go, watch.
+//	T13 Without a prefetch the whole queue comes; a cancelled consumer is silent.
+//	    Qos before Consume, NotifyCancel ends the session, a closed channel is no message: consumer_session.go.
+//	T14 The library blanks the password that it was given (until v1.15), and writes to the caller's Properties.
+//	    All that it is given is made anew for each dial: connection.go, sasl, dialNode and tlsConfig.
+//	T15 Timestamps are in whole seconds.
+//	    The envelope's time is the truth: message.go, EventFromDelivery.
+//	T16 A confirm with multiple scans all that is unconfirmed.
+//	    The window is limited: publisher.go, validate.
+//	T17 A listener for confirms costs a timer for each. As T9.
+//	T18 A refused declaration closes its channel.
+//	    Each has a channel of its own: topology.go, declare.
+//	T19 An alarm stops everything of a connection that publishes.
+//	    Consuming and publishing are apart: deadletter.go, open.
 
 func bigEvent() surepost.Event {
 	e := testEvent("big")
@@ -169,8 +175,8 @@ func TestAConsumerStopsThoughTheBrokerDoesNotAnswer(t *testing.T) {
 		b, gate := startBroker(t, amqptest.Config{}), amqptest.NewGate()
 		stalled := observe(b, amqptest.Sent(method))
 		b.Inject(amqptest.Fault{When: amqptest.Sent(method), Do: amqptest.StallWrites(gate)})
-		c, err := NewConsumer(ConsumerConfig{Connection: Connection{URLs: []string{b.URL()}}, Queue: "work", Types: []string{"#"},
-			Handler: handlerFunc(nil)})
+		c, err := NewConsumer(ConsumerConfig{Connection: Connection{URLs: []string{b.URL()}}, Queue: "work",
+			Types: []string{"#"}, Handler: handlerFunc(nil)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +197,8 @@ func TestAConsumerStopsThoughTheBrokerDoesNotAnswer(t *testing.T) {
 // T3. In the second session each tag is another message's than in the first.
 func TestAnAcknowledgementNeverCrossesSessions(t *testing.T) {
 	b := startBroker(t, amqptest.Config{})
-	started, release := make(chan string, 10), map[string]chan struct{}{"b/1": make(chan struct{}), "c/1": make(chan struct{})}
+	started := make(chan string, 10)
+	release := map[string]chan struct{}{"b/1": make(chan struct{}), "c/1": make(chan struct{})}
 	stop := consume(t, b, ConsumerConfig{Handler: handlerFunc(func(_ context.Context, e surepost.Event) (inbox.Result, error) {
 		started <- e.ID
 		if gate := release[e.ID]; gate != nil {
@@ -585,7 +592,10 @@ func TestAnEndWithoutAReasonIsAnEnd(t *testing.T) {
 func TestThePrefetchBoundsWhatIsDelivered(t *testing.T) {
 	b := startBroker(t, amqptest.Config{})
 	release := make(chan struct{})
-	handler := handlerFunc(func(context.Context, surepost.Event) (inbox.Result, error) { <-release; return inbox.Handled, nil })
+	handler := handlerFunc(func(context.Context, surepost.Event) (inbox.Result, error) {
+		<-release
+		return inbox.Handled, nil
+	})
 	consume(t, b, ConsumerConfig{Handler: handler, Prefetch: 10})() // declares the queue
 	for n := range 200 {
 		put(t, b, "k", n)
@@ -757,7 +767,10 @@ func TestARefusedDeclarationHarmsNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.close(testContext(t))
-	for mode, e := range map[Mode]Exchange{Declare: {Name: "events", Kind: "fanout"}, Verify: {Name: "missing", Kind: "topic"}} {
+	for mode, e := range map[Mode]Exchange{
+		Declare: {Name: "events", Kind: "fanout"},
+		Verify:  {Name: "missing", Kind: "topic"},
+	} {
 		var refusal *TopologyError
 		if err := e.ensure(testContext(t), l, mode); !errors.As(err, &refusal) {
 			t.Errorf("%s: %v isn't a TopologyError", mode, err)

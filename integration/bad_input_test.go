@@ -15,8 +15,8 @@ import (
 	"github.com/surepost/surepost/relay"
 )
 
-// A message of 20 MiB, and a broker that takes 16: wherever that is found out, the event is parked with a reason that says
-// what to change, its key waits behind it, and all others are published.
+// A message of 20 MiB, and a broker that takes 16: wherever that is found out, the event is parked with a reason that
+// says what to change, its key waits behind it, and all others are published.
 func TestAMessageThatIsTooLargeIsParkedWithItsRemedy(t *testing.T) {
 	for name, test := range map[string]struct {
 		maxMessageBytes int
@@ -40,7 +40,8 @@ func TestAMessageThatIsTooLargeIsParkedWithItsRemedy(t *testing.T) {
 			store := newMemoryStore()
 			huge := 3
 			for n := range 20 {
-				e := surepost.Event{ID: fmt.Sprint("e", n), Type: "Tested", Source: "test", Key: fmt.Sprint("k", n%4), Data: json.RawMessage("1")}
+				e := surepost.Event{ID: fmt.Sprint("e", n), Type: "Tested", Source: "test", Key: fmt.Sprint("k", n%4),
+					Data: json.RawMessage("1")}
 				if n == huge {
 					e.Data = json.RawMessage(`"` + strings.Repeat("x", 20<<20) + `"`)
 				}
@@ -114,12 +115,15 @@ func TestLimitsThatCannotWorkAreNamedWithTheirRemedy(t *testing.T) {
 		"ConfirmTimeout is -1ns: set a positive limit", "Heartbeat is -1s: AMQP counts it in whole seconds from 1 to 65535",
 		"ConnectTimeout is -1ns: set a positive limit", "WriteTimeout is -1ns: set", "RPCTimeout is -1ns: set")
 
-	small, err := amqp.NewPublisher(amqp.PublisherConfig{Connection: amqp.Connection{URLs: []string{"amqp://localhost"}}, Window: 10})
+	small, err := amqp.NewPublisher(amqp.PublisherConfig{Window: 10,
+		Connection: amqp.Connection{URLs: []string{"amqp://localhost"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = relay.New(newMemoryStore(), small, relay.Config{})
-	wantWords(t, err, "WindowEvents is 1024", "the publisher allows 10 events without an outcome", "lower the one or raise the other")
+	wantWords(t, err, "WindowEvents is 1024", "the publisher allows 10 events without an outcome",
+		"lower the one or raise the other")
 	_, err = relay.New(newMemoryStore(), small, relay.Config{WindowEvents: -1, PageEvents: -1, BufferBytes: -1})
-	wantWords(t, err, "WindowEvents is -1: use 1 to 65535", "PageEvents is -1: use 1 to 10000", "BufferBytes is -1: use at least 1 MiB")
+	wantWords(t, err, "WindowEvents is -1: use 1 to 65535", "PageEvents is -1: use 1 to 10000",
+		"BufferBytes is -1: use at least 1 MiB")
 }

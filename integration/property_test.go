@@ -34,7 +34,7 @@ import (
 //	go test -run TestPublisherProperty -seeds 20000
 //	go test -run TestPublisherProperty -seed 4711 -count 20 -v
 var (
-	seedsFlag = flag.Int("seeds", 0, "how many seeds the property tests run; 0: as many as are due in each run of the tests")
+	seedsFlag = flag.Int("seeds", 0, "how many seeds the property tests run; 0: as many as in each run of the tests")
 	seedFlag  = flag.Uint64("seed", 0, "the only seed that the property tests run; 0: all")
 )
 
@@ -171,16 +171,19 @@ var (
 	publishes = amqptest.Publish(nil)
 )
 
+// forced is how an operator ends a connection.
+var forced = amqptest.CloseConnection(320, "CONNECTION_FORCED - by the test")
+
 // lostSessions are the faults that end or hold up connections.
 var lostSessions = []breakdown{
 	{"drop at publish", 0.01, publishes, does(amqptest.Drop()), true},
 	{"reset at publish", 0.01, publishes, does(amqptest.Reset()), true},
-	{"forced at publish", 0.01, publishes, does(amqptest.CloseConnection(320, "CONNECTION_FORCED - by the test")), true},
-	{"internal error at publish", 0.005, publishes, does(amqptest.CloseConnection(541, "INTERNAL_ERROR - by the test")), true},
+	{"forced at publish", 0.01, publishes, does(forced), true},
+	{"internal error at publish", 0.005, publishes, does(amqptest.CloseConnection(541, "INTERNAL_ERROR - test")), true},
 	{"cut confirm", 0.01, anyOf(true, "basic.ack", "basic.nack", "basic.return"), does(amqptest.CutFrame()), false},
 	{"cut answer", 0.01, answers, does(amqptest.CutFrame()), false},
 	{"drop in handshake", 0.03, handshake, does(amqptest.Drop()), true},
-	{"forced in handshake", 0.02, handshake, does(amqptest.CloseConnection(320, "CONNECTION_FORCED - by the test")), true},
+	{"forced in handshake", 0.02, handshake, does(forced), true},
 	{"refused login", 0.05, anyOf(false, "connection.start-ok"), does(amqptest.RefuseLogin()), false},
 	{"stalled reads", 0.003, publishes, stalled(amqptest.StallReads), false},
 	{"stalled writes", 0.003, publishes, stalled(amqptest.StallWrites), false},
@@ -190,7 +193,9 @@ var lostSessions = []breakdown{
 // lateConfirms are those that change when a publisher hears of what.
 var lateConfirms = []breakdown{
 	{"no confirm", 0.005, publishes, does(amqptest.NeverConfirm()), false},
-	{"late confirm", 0.1, publishes, func(w *turmoil) amqptest.Action { return amqptest.ConfirmAfter(w.upTo(20 * time.Millisecond)) }, false},
+	{"late confirm", 0.1, publishes, func(w *turmoil) amqptest.Action {
+		return amqptest.ConfirmAfter(w.upTo(20 * time.Millisecond))
+	}, false},
 }
 
 // refusals are those in which the broker doesn't take a message. With relay.Pipelined they cost the order.
@@ -296,7 +301,8 @@ func runSeed(t *testing.T, seed uint64, property func(w *turmoil) error) (passed
 	for _, s := range w.trace[max(0, len(w.trace)-traceSteps):] {
 		fmt.Fprintln(&trace, s)
 	}
-	t.Errorf("seed %d: %v\nonce more: go test -run '^%s$' -seed %d -count 20\n%s", seed, err, t.Name(), seed, trace.String())
+	t.Errorf("seed %d: %v\nonce more: go test -run '^%s$' -seed %d -count 20\n%s",
+		seed, err, t.Name(), seed, trace.String())
 	return false
 }
 
@@ -356,8 +362,8 @@ func TestPublisherProperty(t *testing.T) {
 			return err
 		}
 		defer stop()
-		p := &publishing{turmoil: w, store: newMemoryStore(), order: relay.StrictPerKey, heavy: heavy, poison: map[string]bool{},
-			again: &resendings{pending: map[int]map[uint64]string{}}}
+		p := &publishing{turmoil: w, store: newMemoryStore(), order: relay.StrictPerKey, heavy: heavy,
+			poison: map[string]bool{}, again: &resendings{pending: map[int]map[uint64]string{}}}
 		if w.chance(0.4) {
 			p.order = relay.Pipelined
 		}
@@ -410,10 +416,14 @@ func (p *publishing) run() error {
 	p.broker.Inject(amqptest.Fault{When: p.again.see})
 	p.inject(lostSessions...)
 	p.inject(lateConfirms...)
-	if p.chance(0.05) {
-		p.note("fault: the broker stops reading and writing for good")
+	if p.chance(0.1) {
+		what, when := "publish", publishes
+		if p.chance(0.5) {
+			what, when = "handshake", answers
+		}
+		p.note("fault: at a %s the broker stops reading and writing for good", what)
 		gate := amqptest.NewGate()
-		p.broker.Inject(amqptest.Fault{When: publishes, Skip: p.rnd.IntN(50), Times: 1,
+		p.broker.Inject(amqptest.Fault{When: when, Skip: p.rnd.IntN(20), Times: 1,
 			Do: amqptest.Together(amqptest.StallReads(gate), amqptest.StallWrites(gate), amqptest.NeverConfirm())})
 	}
 	if p.order == relay.StrictPerKey {
@@ -463,7 +473,8 @@ func (p *publishing) run() error {
 	return errors.Join(p.again.err, p.check())
 }
 
-// resendings finds messages that are sent again on a channel that still owes their confirm: the broker may merely be slow.
+// resendings finds messages that are sent again on a channel that still owes their confirm: the broker may merely be
+// slow.
 type resendings struct {
 	pending map[int]map[uint64]string // per connection: the ids of the messages that aren't confirmed, by their numbers
 	err     error
@@ -480,7 +491,8 @@ func (r *resendings) see(e amqptest.Event) bool {
 		}
 		for number, id := range pending {
 			if id == e.Message.MessageID {
-				r.err = fmt.Errorf("event %s was sent again as number %d, while number %d wasn't confirmed", id, e.Message.Number, number)
+				r.err = fmt.Errorf("event %s was sent again as number %d, while number %d wasn't confirmed",
+					id, e.Message.Number, number)
 			}
 		}
 		pending[e.Message.Number] = e.Message.MessageID
@@ -525,7 +537,8 @@ func (p *publishing) closeChannels() {
 	struck := map[string]bool{}
 	when := amqptest.Sometimes(p.rnd.Uint64(), 0.02, publishes)
 	p.note("fault: channels are closed")
-	p.broker.Inject(amqptest.Fault{After: p.chance(0.5), Do: amqptest.CloseChannel(404, "NOT_FOUND - no exchange 'events' in vhost '/'"),
+	p.broker.Inject(amqptest.Fault{After: p.chance(0.5),
+		Do: amqptest.CloseChannel(404, "NOT_FOUND - no exchange 'events' in vhost '/'"),
 		When: func(e amqptest.Event) bool {
 			if !when(e) || struck[e.Message.MessageID] {
 				return false
@@ -545,8 +558,10 @@ func (p *publishing) poisonOne() {
 
 func (p *publishing) inPoison() {
 	if len(p.poison) > 0 {
-		p.broker.Inject(amqptest.Fault{When: amqptest.Publish(func(m *amqptest.Message) bool { return p.poison[m.MessageID] }),
-			Do: amqptest.CloseChannel(406, "PRECONDITION_FAILED - poison")})
+		p.broker.Inject(amqptest.Fault{
+			When: amqptest.Publish(func(m *amqptest.Message) bool { return p.poison[m.MessageID] }),
+			Do:   amqptest.CloseChannel(406, "PRECONDITION_FAILED - poison"),
+		})
 	}
 }
 
@@ -671,8 +686,9 @@ func TestConsumerProperty(t *testing.T) {
 			return err
 		}
 		defer stop()
-		return (&consuming{turmoil: w, poison: map[string]amqp.DeadLetterReason{}, flaky: map[string]int{}, slow: map[string]bool{},
-			busy: map[string]bool{}, effects: map[string]int{}, last: map[string]int{}, place: map[string]int{}}).run()
+		return (&consuming{turmoil: w, poison: map[string]amqp.DeadLetterReason{}, flaky: map[string]int{},
+			slow: map[string]bool{}, busy: map[string]bool{}, effects: map[string]int{}, last: map[string]int{},
+			place: map[string]int{}}).run()
 	})
 }
 
@@ -681,8 +697,9 @@ var lostDeliveries = []breakdown{
 	{"cut delivery", 0.01, anyOf(true, "basic.deliver"), does(amqptest.CutFrame()), false},
 	{"drop at acknowledgement", 0.02, anyOf(false, "basic.ack"), does(amqptest.Drop()), true},
 	{"reset at acknowledgement", 0.01, anyOf(false, "basic.ack"), does(amqptest.Reset()), true},
-	{"channel closed at acknowledgement", 0.01, anyOf(false, "basic.ack"), does(amqptest.CloseChannel(406, "PRECONDITION_FAILED - by the test")), true},
-	{"forced at acknowledgement", 0.01, anyOf(false, "basic.ack"), does(amqptest.CloseConnection(320, "CONNECTION_FORCED - by the test")), true},
+	{"channel closed at acknowledgement", 0.01, anyOf(false, "basic.ack"),
+		does(amqptest.CloseChannel(406, "PRECONDITION_FAILED - by the test")), true},
+	{"forced at acknowledgement", 0.01, anyOf(false, "basic.ack"), does(forced), true},
 	{"stalled deliveries", 0.01, anyOf(true, "basic.deliver"), stalled(amqptest.StallWrites), false},
 	{"stalled acknowledgements", 0.01, anyOf(false, "basic.ack"), stalled(amqptest.StallReads), false},
 	{"drop at dead letter", 0.2, publishes, does(amqptest.Drop()), true},
@@ -720,7 +737,8 @@ func (c *consuming) run() error {
 	if err := c.startConsumer(); err != nil { // which declares the queue
 		return err
 	}
-	if err := c.await("the consumer is there", func() bool { s, _ := c.broker.Queue("work"); return s.Consumers > 0 }); err != nil {
+	there := func() bool { s, _ := c.broker.Queue("work"); return s.Consumers > 0 }
+	if err := c.await("the consumer is there", there); err != nil {
 		return err
 	}
 	c.watch()
