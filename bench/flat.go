@@ -22,7 +22,7 @@ var flat = benchmark{
 		"with an event before all others) against none; and the same with a broker in memory, which is no " +
 		"bottleneck. Peak " +
 		"memory is that of the relay's process over what the rounds leave of the long backlog.",
-	defaults: options{events: 100_000, backlog: 10_000_000, rounds: 5},
+	defaults: options{events: 100_000, backlog: 10_000_000, rounds: 3},
 	smoke:    options{events: 300, backlog: 20_000, rounds: 1}, // a relay reads some thousands ahead
 	run:      runFlat,
 }

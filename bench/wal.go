@@ -59,12 +59,17 @@ func runWAL(ctx context.Context, l *lab) ([]result, error) {
 	_, err := l.pool.Exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_walinspect")
 	inspect := err == nil
 
+	ending, err := l.endOfTransaction(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var results []result
 	for _, perTransaction := range []int{1, 100} {
 		volumes := map[string][]volume{}
 		life := func(name, table string, write, publish func(ctx context.Context) error) side {
 			return side{name, func(ctx context.Context) (float64, error) {
 				v, err := l.volume(ctx, inspect, table, write, publish)
+				v.write -= ending / float64(perTransaction)
 				volumes[name] = append(volumes[name], v)
 				return v.total(), err
 			}}
@@ -89,7 +94,8 @@ func runWAL(ctx context.Context, l *lab) ([]result, error) {
 		maps.Copy(settings, map[string]any{
 			"events": l.events, "events_per_transaction": perTransaction, "data_bytes": len(data),
 			"outbox_parts": parts(volumes["outbox"], inspect), "deleted_parts": parts(volumes["deleted"], inspect),
-			"not_counted": "how either gets rid of what was published: vacuuming the hand-written table, the " +
+			"end_of_transaction": rounded(ending),
+			"not_counted": "the end of the business transaction, which is written anyway; how either gets rid of what was published: vacuuming the hand-written table, the " +
 				"log's retention",
 			"before": "a checkpoint before writing and none until the events are published and gone; " +
 				"full_page_writes on, no compression",
@@ -163,6 +169,23 @@ func (l *lab) volume(
 		v.images += float64(images) / float64(l.events)
 	}
 	return v, nil
+}
+
+// endOfTransaction measures what the end of a transaction that writes nothing takes, in bytes.
+func (l *lab) endOfTransaction(ctx context.Context) (float64, error) {
+	const n = 1000
+	var from string
+	if err := l.pool.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&from); err != nil {
+		return 0, err
+	}
+	for range n {
+		if err := l.exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+			return 0, err
+		}
+	}
+	var bytes int64
+	err := l.pool.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", from).Scan(&bytes)
+	return float64(bytes) / n, err
 }
 
 func (l *lab) writeInTransactionsOf(ctx context.Context, n int) error {
