@@ -330,8 +330,8 @@ func TestOpenSaysWhatIsWrongWithTheTopology(t *testing.T) {
 			[]string{`declare exchange "events"`, "another type: asked for fanout, there is topic", "maintenance window"}},
 		"argument": {Exchange{Name: "events", Args: map[string]any{"alternate-exchange": "ae"}}, Declare, nil, 406,
 			[]string{`declare exchange "events"`, "another alternate-exchange", "there is none", "maintenance window"}},
-		"unknown kind": {Exchange{Name: "new", Kind: "topicc"}, Declare, nil, 406,
-			[]string{`declare exchange "new"`, "topicc"}},
+		"kind of no plugin": {Exchange{Name: "new", Kind: "x-nothing"}, Declare, nil, 406,
+			[]string{`declare exchange "new"`, "x-nothing"}},
 		"missing":    {Exchange{Name: "new"}, Verify, nil, 404, []string{"it isn't there", "Mode Declare"}},
 		"permission": {Exchange{Name: "events"}, Declare, &permission, 403, []string{"no permission", "Mode Verify or None"}},
 	} {
