@@ -47,7 +47,8 @@ type Config struct {
 	Order Order
 
 	// PollBusy and PollIdle are the shortest and longest wait before an exhausted log is read again; it grows from
-	// one to the other while nothing comes. Defaults 20 ms and 250 ms. Wake ends the wait at once.
+	// one to the other while nothing comes. Defaults 10 ms and 250 ms: while events come, a hundred reads a second cost
+	// the database a hundredth of a core or two. Wake ends the wait at once.
 	PollBusy, PollIdle time.Duration
 
 	// CheckpointInterval is how often progress is stored at most. Default 100 ms: what is published in that time is
@@ -128,7 +129,7 @@ func (c Config) withDefaults() Config {
 	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
 	def(&c.BufferBytes, 64<<20)
 	def(&c.WindowEvents, 1024)
-	def(&c.PollBusy, 20*time.Millisecond)
+	def(&c.PollBusy, 10*time.Millisecond)
 	def(&c.PollIdle, 250*time.Millisecond)
 	def(&c.CheckpointInterval, 100*time.Millisecond)
 	def(&c.UnroutableTries, 6)
