@@ -340,18 +340,19 @@ func TestAnOddRowHoldsUpNobody(t *testing.T) {
 		`SELECT surepost_write('T', '1', source => 's', "time" => 'infinity')`,
 		`SELECT surepost_write('T', '1', source => 's', "time" => '0044-03-15 BC')`,
 		`SELECT surepost_write('T', '1', source => 's', headers => '{"CC": "q"}')`,
-		`INSERT INTO surepost_outbox (time, slot, id, type, version, source, headers, data) VALUES (now(), 1, 'i', 't', '1', 's', '[]', '1')`,
-		`INSERT INTO surepost_outbox (time, slot, id, type, version, source, data) VALUES ('infinity', 1, 'i', 't', '1', 's', '1')`,
 	} {
 		if _, err := pool.Exec(t.Context(), bad); err == nil {
 			t.Errorf("accepted: %s", bad)
 		}
 	}
-	execSQL(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, headers, data)
-		VALUES (now(), 1, 'i', 't', '1', 's', '{"n": 1, "s": "x", "o": {"a": null}}', '1')`)
+	execSQL(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, headers, data) VALUES
+		(now(), 1, 'i', 't', '1', 's', '{"n": 1, "s": "x", "o": {"a": null}}', '1'),
+		('infinity', 1, 'late', 't', '1', 's', NULL, '1'), ('0044-03-15 BC', 1, 'early', 't', '1', 's', NULL, '1'),
+		(now(), 1, 'listed', 't', '1', 's', '[]', '1'), (now(), 1, 'uncategorised', 't', '1', 's', NULL, '1')`)
 	log, _ := openLog(t, store, "a")
 	got := readAll(t, log, 10)
-	if len(got) != 1 || got[0].Event.Headers["n"] != "1" || got[0].Event.Headers["s"] != "x" || got[0].Event.Headers["o"] != `{"a": null}` {
+	if len(got) != 5 || got[0].Event.Headers["n"] != "1" || got[0].Event.Headers["s"] != "x" || got[0].Event.Headers["o"] != `{"a": null}` ||
+		!got[1].Event.Time.IsZero() || !got[2].Event.Time.IsZero() || len(got[3].Event.Headers) != 0 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -314,6 +314,7 @@ func refusals() map[string]func(*client) {
 			hard: true, code: 540, text: func(*client) string { return "NOT_IMPLEMENTED - prefetch_size!=0 (1000)" },
 		},
 		"recover without requeue": {
+			//lint:ignore SA1019 the broker must know what old clients send
 			when: func(c *client) error { return c.ch.Recover(false) },
 			hard: true, code: 540, text: func(*client) string { return "NOT_IMPLEMENTED - requeue=false" },
 		},

@@ -31,6 +31,10 @@ type statements struct {
 	discard    string
 }
 
+// eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
+// must not hold up the log.
+const eventTime = `CASE WHEN time >= '0001-01-01 00:00+00' AND time < '9999-12-31 00:00+00' THEN time END`
+
 const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
 
 func newStatements(c Config) statements {
@@ -137,7 +141,7 @@ FROM held`),
     UNION ALL
     (SELECT p.*, true FROM ${parked} p WHERE p.destination = $1 AND p.key = '' AND p.retry_at IS NOT NULL ORDER BY p.seq LIMIT 1000)
 )
-SELECT seq, time, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers::text, ''), data::text
+SELECT seq, ` + eventTime + `, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers::text, ''), data::text
 FROM candidates WHERE free AND slot % $2::int = $3::int ORDER BY seq LIMIT $4::int`),
 
 		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's
@@ -156,7 +160,7 @@ SELECT count(*) FROM held`),
 
 		clearKeys: c.expand(`SELECT k FROM unnest($2::text[]) AS k WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1 AND p.key = k)`),
 
-		parked: c.expand(`SELECT destination, seq, time, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''),
+		parked: c.expand(`SELECT destination, seq, ` + eventTime + `, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''),
        coalesce(headers::text, ''), data::text, behind, reason, parked_at, retry_at IS NOT NULL
 FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::int`),
 
@@ -196,7 +200,7 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
 func (c Config) readStatement(limit int) string {
 	n := strconv.Itoa(limit)
-	const columns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
+	const columns = `seq, ` + eventTime + `, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
        coalesce(category, ''), coalesce(headers::text, ''), data::text`
 	return c.expand(`SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
