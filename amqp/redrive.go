@@ -337,6 +337,11 @@ type movement struct {
 	to       string
 }
 
+// maxWave is less than the 32 acknowledgements that RabbitMQ's channel hands on to a quorum queue at once
+// (quorum_commands_soft_limit). More would wait in the channel, and those that still do when it is closed are lost, so
+// that letters that were moved would come back. The confirms of the next wave come after the queue has seen this one's.
+const maxWave = 30
+
 const maxWaveBytes = 8 << 20 // keeps the wait for confirms short where letters are large
 
 func (r *redrive) run(ctx context.Context) error {
@@ -410,7 +415,7 @@ func (r *redrive) decide(ctx context.Context, d amqp091.Delivery) error {
 		}
 		r.waveKeys[l.orderKey()] = true
 	}
-	if len(r.wave) == maxParcels || r.waveBytes >= maxWaveBytes {
+	if len(r.wave) == maxWave || r.waveBytes >= maxWaveBytes {
 		return r.flush(ctx)
 	}
 	return nil
