@@ -116,16 +116,19 @@ func TestABatchThatIsCutOffBeforeItsAcknowledgementHasOneEffect(t *testing.T) {
 	server := harness.RabbitMQ(t)
 	b.queueUnderTest = newQueueUnderTest(t, server)
 	var handled, duplicates atomic.Int64
+	published := make(chan struct{})
 	stop := b.consume(amqp.ConsumerConfig{Handler: b.in, BatchSize: 20, BatchLinger: 50 * time.Millisecond, Workers: 2,
 		Hooks: amqp.ConsumerHooks{OnHandled: func(h amqp.HandledMessage) {
 			if h.Result == inbox.Duplicate {
 				duplicates.Add(1)
 			}
 			if handled.Add(1) == 100 { // after the commit, before the acknowledgement
+				<-published // over a connection that is closed, too
 				server.CloseConnections(t)
 			}
 		}}})
 	b.publish(10, 50)
+	close(published)
 	b.awaitEffects(500)
 	b.connect()
 	b.wantMessages(consumedQueue, 0)
