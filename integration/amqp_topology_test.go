@@ -30,7 +30,7 @@ func (q *queueUnderTest) major() int {
 	return n
 }
 
-// tally notes who handled what.
+// tally notes who handled what, before it counts as handled.
 type tally struct {
 	mu     sync.Mutex
 	byKey  map[string]map[string]int // who, key → events
@@ -39,16 +39,26 @@ type tally struct {
 
 func newTally() *tally { return &tally{byKey: map[string]map[string]int{}, events: map[string]int{}} }
 
-func (y *tally) hook(who string) func(amqp.HandledMessage) {
-	return func(h amqp.HandledMessage) {
-		y.mu.Lock()
-		defer y.mu.Unlock()
-		if y.byKey[who] == nil {
-			y.byKey[who] = map[string]int{}
-		}
-		y.byKey[who][h.Event.Key]++
-		y.events[who]++
+func (y *tally) note(who string, e surepost.Event) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.byKey[who] == nil {
+		y.byKey[who] = map[string]int{}
 	}
+	y.byKey[who][e.Key]++
+	y.events[who]++
+}
+
+// tallied is a process's handler.
+type tallied struct {
+	who string
+	y   *tally
+	amqp.Handler
+}
+
+func (h tallied) Handle(ctx context.Context, e surepost.Event) (inbox.Result, error) {
+	h.y.note(h.who, e)
+	return h.Handler.Handle(ctx, e)
 }
 
 func (y *tally) of(who string) int {
@@ -99,8 +109,7 @@ func TestPartitionsSpreadOverProcesses(t *testing.T) {
 	})
 	y := newTally()
 	consume := func(who string) (stop func()) {
-		return mq.consumeConnected(amqp.ConsumerConfig{Handler: l, Partitions: partitions,
-			Hooks: amqp.ConsumerHooks{OnHandled: y.hook(who)}})
+		return mq.consumeConnected(amqp.ConsumerConfig{Handler: tallied{who, y, l}, Partitions: partitions})
 	}
 	stopA := consume("a")
 	mq.send(1, keys, 10)
@@ -156,8 +165,7 @@ func TestPartitionsByHand(t *testing.T) {
 	l, y := newOrderLedger(t, nil), newTally()
 	var stops []func()
 	for who, only := range map[string][]int{"a": {0, 3}, "b": {1, 2}} {
-		stops = append(stops, mq.consumeConnected(amqp.ConsumerConfig{Handler: l, Partitions: 4, OnlyPartitions: only,
-			Hooks: amqp.ConsumerHooks{OnHandled: y.hook(who)}}))
+		stops = append(stops, mq.consumeConnected(amqp.ConsumerConfig{Handler: tallied{who, y, l}, Partitions: 4, OnlyPartitions: only}))
 	}
 	mq.send(1, 100, 10)
 	l.await(1000)

@@ -178,7 +178,7 @@ func TestAShutdownInTheMiddleOfABatchLosesNothing(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		return nil
 	})
-	config := amqp.ConsumerConfig{Handler: b.in, BatchSize: 20, BatchLinger: 50 * time.Millisecond, Workers: 2}
+	config := amqp.ConsumerConfig{Handler: b.in, BatchSize: 20, BatchLinger: 50 * time.Millisecond, Workers: 2, Prefetch: 100}
 	stop := b.consume(config)
 	b.publish(10, 30)
 	for range 50 { // in the middle of a second batch at the latest
@@ -186,15 +186,9 @@ func TestAShutdownInTheMiddleOfABatchLosesNothing(t *testing.T) {
 	}
 	stop()
 	handled := count(t, b.pool, "SELECT count(*) FROM effect")
-	if since(brokerVersion(t, b.conn), 4, 0) {
-		// With 4.3 a close may overtake acknowledgements that were sent before it: what they were for comes again.
-		state, err := b.channel.QueueDeclarePassive(consumedQueue, true, false, false, false, nil)
-		if err != nil || state.Messages < 300-handled {
-			t.Errorf("%d messages are left of 300, %d were handled, %v", state.Messages, handled, err)
-		}
-	} else {
-		b.wantMessages(consumedQueue, 300-handled)
-	}
+	// A close may overtake acknowledgements that were sent before it (any with 4.3, and those beyond the 32 that a channel of
+	// 3.10 has on their way to a queue): what they were for comes again.
+	b.wantMessagesWithin(consumedQueue, 300-handled, 300-handled+config.Prefetch)
 	if handled == 0 || handled == 300 {
 		t.Errorf("%d were handled before the shutdown: the test didn't test", handled)
 	}

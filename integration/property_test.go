@@ -694,8 +694,7 @@ func TestConsumerProperty(t *testing.T) {
 
 // lostDeliveries are the faults on a consumer's way.
 var lostDeliveries = []breakdown{
-	// No cut in the middle of a delivery: amqptest then assigns the rest of the prefetch to nobody, where RabbitMQ assigns
-	// all of it at once, and what comes back from two such sessions is in an order that RabbitMQ doesn't make.
+	{"cut delivery", 0.01, anyOf(true, "basic.deliver"), does(amqptest.CutFrame()), false},
 	{"drop at acknowledgement", 0.02, anyOf(false, "basic.ack"), does(amqptest.Drop()), true},
 	{"reset at acknowledgement", 0.01, anyOf(false, "basic.ack"), does(amqptest.Reset()), true},
 	{"channel closed at acknowledgement", 0.01, anyOf(false, "basic.ack"),

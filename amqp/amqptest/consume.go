@@ -31,11 +31,25 @@ func (c *consumer) hasRoom() bool {
 	return (c.prefetch == 0 || c.unacked < c.prefetch) && (ch.shared == 0 || len(ch.unacked) < ch.shared)
 }
 
-// deliver sends a message to the consumer.
-func (c *consumer) deliver(e *entry) {
-	tag := c.ch.hold(e, c.queue, c, c.noAck)
-	m, properties := e.outgoing(false)
-	c.ch.sendContent(basicDeliver, begin(basicDeliver).shortstr(c.tag).u64(tag).bit(m.Redelivered).
+// assignment is a message that has a consumer, and isn't on its way yet.
+type assignment struct {
+	to    *consumer
+	entry *entry
+	tag   uint64
+}
+
+func (c *consumer) assign(e *entry) assignment { return assignment{c, e, c.ch.hold(e, c.queue, c, c.noAck)} }
+
+// limited says whether there is an end to what may be assigned to the consumer.
+func (c *consumer) limited() bool { return !c.noAck && (c.prefetch > 0 || c.ch.shared > 0) }
+
+// send delivers the message, if its channel is still there.
+func (a assignment) send() {
+	if a.to.ch.over() {
+		return
+	}
+	m, properties := a.entry.outgoing(false)
+	a.to.ch.sendContent(basicDeliver, begin(basicDeliver).shortstr(a.to.tag).u64(a.tag).bit(m.Redelivered).
 		shortstr(m.Exchange).shortstr(m.RoutingKey), m, properties)
 }
 

@@ -243,6 +243,26 @@ func TestHalfAFrameEndsTheConnection(t *testing.T) {
 	}
 }
 
+// A consumer's whole prefetch is its own before the first of it is sent, as in RabbitMQ.
+func TestALostConsumerHadItsWholePrefetch(t *testing.T) {
+	c := connect(t, start(t, amqptest.Config{}))
+	for _, id := range []string{"1", "2", "3", "4"} {
+		c.outcome(c.publish(id))
+	}
+	c.broker.Inject(amqptest.Fault{When: amqptest.Sent("basic.deliver"), Do: amqptest.CutFrame(), Times: 1})
+	if err := c.ch.Qos(3, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.ch.Consume("q", "", false, false, false, false, nil) // what it answers is cut too, now and then
+	await(t, "end", c.ended)
+	c.wantStored("1", "2", "3", "4")
+	for i, m := range c.broker.Messages("q") {
+		if had := i < 3; m.Redelivered != had {
+			t.Errorf("message %d: redelivered is %t", i+1, m.Redelivered)
+		}
+	}
+}
+
 func TestStalledBrokerBlocksWrites(t *testing.T) {
 	b := start(t, amqptest.Config{PipeOnly: true})
 	c := open(t, b, must(amqp091.DialConfig(b.URL(), amqp091.Config{Dial: b.Dial}))(t))

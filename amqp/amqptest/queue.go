@@ -189,8 +189,10 @@ func (q *queue) expire() {
 	}
 }
 
-// deliver hands messages to consumers as long as there are both.
+// deliver hands messages to consumers as long as there are both. As in RabbitMQ a consumer's whole prefetch is its own
+// before the first of it is sent: a connection that is lost in the middle of the deliveries had them all.
 func (q *queue) deliver() {
+	var assigned []assignment
 	for !q.deleted {
 		q.expire()
 		e := q.head()
@@ -205,9 +207,21 @@ func (q *queue) deliver() {
 			e.fresh = false // nobody wants it at once
 			continue
 		}
-		c.deliver(q.take())
+		assigned = append(assigned, c.assign(q.take()))
+		if !c.limited() {
+			assigned = sendAll(assigned)
+		}
 	}
+	sendAll(assigned)
 	q.watchTTL()
+}
+
+// sendAll sends what is assigned, and returns the emptied list.
+func sendAll(assigned []assignment) []assignment {
+	for _, a := range assigned {
+		a.send()
+	}
+	return assigned[:0]
 }
 
 // next returns the consumer whose turn it is, and makes it the last of its priority.
