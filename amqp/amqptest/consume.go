@@ -38,7 +38,9 @@ type assignment struct {
 	tag   uint64
 }
 
-func (c *consumer) assign(e *entry) assignment { return assignment{c, e, c.ch.hold(e, c.queue, c, c.noAck)} }
+func (c *consumer) assign(e *entry) assignment {
+	return assignment{c, e, c.ch.hold(e, c.queue, c, c.noAck)}
+}
 
 // limited says whether there is an end to what may be assigned to the consumer.
 func (c *consumer) limited() bool { return !c.noAck && (c.prefetch > 0 || c.ch.shared > 0) }
