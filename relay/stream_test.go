@@ -160,6 +160,8 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 		var flight []uint64
 		flying := map[uint64]*Entry{}
 		inFlight := map[int64]bool{}
+		refused := map[int64]bool{}
+		stalled := map[string]bool{} // keys that failed, until one of theirs that was sent alone is confirmed
 		done := func(key string, seq int64) {
 			open[key] = slices.DeleteFunc(open[key], func(s int64) bool { return s == seq })
 		}
@@ -183,6 +185,9 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 				}
 			case 1:
 				if tag, e := s.next(now); e != nil {
+					if refused[e.Seq] {
+						t.Fatalf("seed %d: %s was sent again after the broker refused it for good", seed, e.Event.ID)
+					}
 					for _, other := range open[e.Event.Key] {
 						switch {
 						case e.Event.Key == "" || other == e.Seq:
@@ -190,6 +195,8 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 							t.Fatalf("seed %d: %s was sent before e%d of its key, which waits", seed, e.Event.ID, other)
 						case other > e.Seq && inFlight[other]:
 							t.Fatalf("seed %d: %s was sent again while e%d of its key was in flight", seed, e.Event.ID, other)
+						case inFlight[other] && stalled[e.Event.Key]:
+							t.Fatalf("seed %d: %s was sent after a failure of its key, with e%d in flight", seed, e.Event.ID, other)
 						case inFlight[other] && order == StrictPerKey:
 							t.Fatalf("seed %d: %s was sent while e%d of its key was in flight", seed, e.Event.ID, other)
 						case inFlight[other]:
@@ -218,6 +225,11 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 					t.Fatal(err)
 				}
 				delete(inFlight, copied.Seq)
+				if key := copied.Event.Key; key != "" {
+					alone := !slices.ContainsFunc(open[key], func(s int64) bool { return inFlight[s] })
+					stalled[key] = status != Confirmed || stalled[key] && !alone
+				}
+				refused[copied.Seq] = status == Refused
 				if status == Confirmed {
 					done(copied.Event.Key, copied.Seq)
 					state[copied.Seq] = "confirmed"
