@@ -408,7 +408,7 @@ func (p *publishing) run() error {
 		return err
 	}
 	p.publisher, err = amqp.NewPublisher(amqp.PublisherConfig{Connection: p.connection(),
-		ConfirmTimeout: 150 * time.Millisecond, Window: 64, Logger: p.logger()})
+		ConfirmTimeout: 400 * time.Millisecond, Window: 64, Logger: p.logger()})
 	if err != nil {
 		return err
 	}
