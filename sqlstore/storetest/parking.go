@@ -247,8 +247,8 @@ func (s *suite[TX]) parkedKeys() {
 
 	// Keys are compared byte by byte.
 	var all, parked []string
-	for _, name := range names() {
-		s.write(event("of "+name[:min(8, len(name))], name))
+	for kind, name := range names() {
+		s.write(event("of "+kind, name))
 		all = append(all, name)
 	}
 	page := s.read(l, 1000)

@@ -244,9 +244,10 @@ func newRandom(seed uint64, n int) *rand.Rand { return rand.New(rand.NewPCG(seed
 
 // event returns a complete, valid event, as the outbox hands it to a store.
 func event(id, key string) surepost.Event {
+	text, _ := json.Marshal(id) // a string
 	return surepost.Event{
 		ID: id, Type: "Changed", Time: time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC), Version: "1.0",
-		Source: "storetest", CorrelationID: id, Key: key, Data: json.RawMessage(`{"id":` + strconv.Quote(id) + `}`),
+		Source: "storetest", CorrelationID: id, Key: key, Data: json.RawMessage(`{"id":` + string(text) + `}`),
 	}
 }
 
