@@ -9,6 +9,7 @@ type statements struct {
 	append     string
 	appendOne  string
 	lockKeys   string
+	written    string
 	record     string
 	recordAll  string
 	started    string
@@ -37,6 +38,10 @@ const eventTime = `CASE WHEN time >= '0001-01-01 00:00+00' AND time < '9999-12-3
 
 const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
 
+// logColumns are a row of the log as row.dest takes it.
+const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
+       coalesce(category, ''), coalesce(headers::text, ''), data::text`
+
 func newStatements(c Config) statements {
 	return statements{
 		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
@@ -52,6 +57,9 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 		// In the order of the hashes, so that two transactions can't wait for each other. 0x73757265 is "sure": a
 		// class of locks of our own.
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
+
+		// A savepoint's rows carry the transaction's id, not its own. Plan: Index Scan of outbox_tx.
+		written: c.expand(`SELECT ` + logColumns + ` FROM ${outbox} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY seq`),
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
 		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
@@ -201,15 +209,13 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
 func (c Config) readStatement(limit int) string {
 	n := strconv.Itoa(limit)
-	const columns = `seq, ` + eventTime + `, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
-       coalesce(category, ''), coalesce(headers::text, ''), data::text`
 	return c.expand(`SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
        ` + serverIdentity + ` AS version,
        '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
 FROM ${sequence} s
 UNION ALL (
-SELECT 1, ` + columns + ` FROM (
+SELECT 1, ` + logColumns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
         SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint ORDER BY o.tx, o.seq LIMIT ` + n + `) o
     WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
@@ -219,5 +225,5 @@ SELECT 1, ` + columns + ` FROM (
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
 ORDER BY seq LIMIT ` + n + `)
 UNION ALL (
-SELECT 2, ` + columns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint ORDER BY seq LIMIT ` + n + `)`)
+SELECT 2, ` + logColumns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint ORDER BY seq LIMIT ` + n + `)`)
 }

@@ -1,0 +1,144 @@
+package mysqlstore
+
+// statements are the store's SQL texts with the tables' names filled in, but for those that are put together from lists.
+// None needs a setting of the session: isolation levels are set for each transaction, and times are UTC_TIMESTAMP,
+// which doesn't depend on time_zone.
+type statements struct {
+	append      string
+	lockSlot    string
+	record      string
+	recorded    string
+	recordedNew string
+	begun       string
+	unfinished  string
+	started     string
+	finished    string
+	forget      string
+	laneThere   string
+	holder      string
+	acquire     string
+	renew       string
+	release     string
+	fence       string
+	seen        string
+	fresh       string
+	rows        string
+	stillThere  string
+	remove      string
+	park        string
+	parkedKeys  string
+	heads       string
+	keyed       string
+	keyless     string
+	again       string
+	unparked    string
+	keysParked  string
+	parked      string
+	retry       string
+	discard     string
+}
+
+// eventColumns are an event's columns, in the order of eventRow.
+const eventColumns = "time, slot, id, type, version, source, `key`, correlation_id, causation_id, category, headers, data"
+
+// readColumns are what row scans. The time is read as text, so that the DSN's parseTime and loc don't matter.
+const readColumns = "seq, CAST(time AS CHAR), id, type, version, source, `key`, correlation_id, causation_id, category, headers, data"
+
+const inMicroseconds = "UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND"
+
+func newStatements(c Config) statements {
+	return statements{
+		// Followed by one (?, …) for each event.
+		append: c.expand("INSERT INTO ${outbox} (" + eventColumns + ") VALUES "),
+
+		lockSlot: c.expand("SELECT slot FROM ${lock} WHERE slot = ? FOR UPDATE"),
+
+		// One row is affected where the id is new, and two where it was known. The update changes the row, which makes
+		// that so whether the client counts changed rows or found ones (clientFoundRows).
+		//
+		// A concurrent insert of the same id is waited for. ON DUPLICATE KEY UPDATE waits with an exclusive lock, so
+		// that of several waiters one goes on at a time where the first commits; INSERT IGNORE's shared locks would
+		// make them deadlock. Where the first rolls back InnoDB may still end all waiters but one as deadlocked (MySQL
+		// 8.0 manual, §17.7.3, "Locks Set by Different SQL Statements in InnoDB"): Transact tries those again.
+		//
+		// Followed by one (?, ?) for each id, then recordedAgain.
+		record: c.expand("INSERT INTO ${inbox} (consumer, event_id) VALUES "),
+
+		// Plan: ranges of the primary key.
+		recordedNew: c.expand("SELECT event_id FROM ${inbox} WHERE consumer = ? AND copies = 0 AND event_id IN "),
+
+		recorded: c.expand("SELECT COUNT(*) FROM ${inbox} WHERE consumer = ? AND event_id = ?"),
+
+		begun: c.expand("INSERT INTO ${inbox_attempt} (consumer, event_id, started) VALUES (?, ?, 0) ON DUPLICATE KEY UPDATE started = started"),
+
+		unfinished: c.expand("SELECT started - finished FROM ${inbox_attempt} WHERE consumer = ? AND event_id = ? FOR UPDATE"),
+
+		started: c.expand("UPDATE ${inbox_attempt} SET started = started + 1, last_started_at = UTC_TIMESTAMP(6) WHERE consumer = ? AND event_id = ?"),
+
+		finished: c.expand("UPDATE ${inbox_attempt} SET finished = finished + 1, last_error = ? WHERE consumer = ? AND event_id = ? AND finished < started"),
+
+		forget: c.expand("DELETE FROM ${inbox_attempt} WHERE consumer = ? AND event_id = ?"),
+
+		laneThere: c.expand("INSERT IGNORE INTO ${lease} (lane, lanes, destination, owner, epoch, expires_at) VALUES (?, ?, ?, '', 0, UTC_TIMESTAMP(6))"),
+
+		holder: c.expand("SELECT destination, owner, epoch, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at) FROM ${lease} WHERE lane = ? FOR UPDATE"),
+
+		acquire: c.expand("UPDATE ${lease} SET destination = ?, owner = ?, lanes = ?, epoch = epoch + 1, writes = writes + 1, expires_at = " + inMicroseconds + " WHERE lane = ?"),
+
+		renew: c.expand("UPDATE ${lease} SET writes = writes + 1, expires_at = " + inMicroseconds + " WHERE " + ownLease),
+
+		release: c.expand("UPDATE ${lease} SET writes = writes + 1, owner = '', expires_at = UTC_TIMESTAMP(6) WHERE " + ownLease),
+
+		// Guards a transaction by the lease. It writes, where a locking read would do on a single server, because a
+		// cluster certifies transactions by what they write.
+		fence: c.expand("UPDATE ${lease} SET writes = writes + 1 WHERE " + ownLease),
+
+		// Followed by a number. Plan: a range of the primary key.
+		seen: c.expand("SELECT seq, `key` FROM ${outbox} WHERE seq <= "),
+
+		// Followed by a number and a limit. Plan: a range of the primary key, in its order.
+		fresh: c.expand("SELECT " + readColumns + " FROM ${outbox} WHERE seq > "),
+
+		// Followed by a list of numbers. Plan: ranges of the primary key.
+		rows: c.expand("SELECT " + readColumns + " FROM ${outbox} WHERE seq IN "),
+
+		// Both followed by a list of numbers and one of ids.
+		stillThere: c.expand("SELECT seq FROM ${outbox} WHERE seq IN "),
+		remove:     c.expand("DELETE FROM ${outbox} WHERE seq IN "),
+
+		// Followed by one (?, …) for each event.
+		park: c.expand("INSERT INTO ${parked} (destination, seq, behind, reason, parked_at, " + eventColumns + ") VALUES "),
+
+		// Plan: index parked_key, group by group.
+		parkedKeys: c.expand("SELECT DISTINCT `key` FROM ${parked} WHERE destination = ? AND `key` > ''"),
+
+		// The keys whose first event may go. Plan: index parked_key, group by group, and the primary key.
+		heads: c.expand("SELECT p.`key` FROM (SELECT MIN(n) AS n FROM ${parked} WHERE destination = ? AND `key` > '' GROUP BY `key`) first " +
+			"JOIN ${parked} p ON p.n = first.n WHERE p.behind OR p.retry_at IS NOT NULL ORDER BY p.n LIMIT "),
+
+		// Plan: a range of index parked_key, in its order.
+		keyed: c.expand("SELECT n, behind OR retry_at IS NOT NULL, " + readColumns + " FROM ${parked} WHERE destination = ? AND `key` = ? ORDER BY n LIMIT "),
+
+		keyless: c.expand("SELECT n, TRUE, " + readColumns + " FROM ${parked} WHERE destination = ? AND `key` = '' AND retry_at IS NOT NULL ORDER BY n LIMIT "),
+
+		again: c.expand("UPDATE ${parked} SET behind = ?, reason = ?, retry_at = NULL, parked_at = UTC_TIMESTAMP(6) WHERE destination = ? AND seq = ? AND id = ?"),
+
+		// Followed by a list of numbers and one of ids. Plan: ranges of index parked_seq.
+		unparked: c.expand("DELETE FROM ${parked} WHERE destination = ? AND seq IN "),
+
+		// Followed by a list of keys. Plan: index parked_key, group by group.
+		keysParked: c.expand("SELECT DISTINCT `key` FROM ${parked} WHERE destination = ? AND `key` IN "),
+
+		parked: c.expand("SELECT destination, behind, reason, CAST(parked_at AS CHAR), retry_at IS NOT NULL, " + readColumns + " FROM ${parked} WHERE "),
+
+		retry: c.expand("UPDATE ${parked} SET retry_at = UTC_TIMESTAMP(6) WHERE retry_at IS NULL AND "),
+
+		discard: c.expand("DELETE FROM ${parked} WHERE "),
+	}
+}
+
+// recordedAgain ends a record statement.
+const recordedAgain = " ON DUPLICATE KEY UPDATE copies = copies + 1"
+
+// ownLease compares owner and epoch: after a failover that lost the tail, an epoch may be given out twice.
+const ownLease = "lane = ? AND epoch = ? AND owner = ? AND destination = ?"
