@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/surepost/surepost/relay"
@@ -245,16 +246,18 @@ func (s *suite[TX]) parkedKeys() {
 	l = s.openLog(other, s.acquire(other, lane, "a"))
 	s.wantKeys(l, "a", "b")
 
-	// Keys are compared byte by byte.
+	// Keys are compared byte by byte: of those that databases like to take for the same, one is parked.
 	var all, parked []string
-	for kind, name := range names() {
-		s.write(event("of "+kind, name))
-		all = append(all, name)
+	var park []relay.Parked
+	byKind := names()
+	free := []string{"lower case", "trailing space", "no accent", "accent apart", "double s", "longest not last", "quotes"}
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		s.write(event("of "+kind, byKind[kind]))
+		all = append(all, byKind[kind])
 	}
 	page := s.read(l, 1000)
-	var park []relay.Parked
-	for i, e := range page.Entries {
-		if i%2 == 0 {
+	for _, e := range page.Entries {
+		if kind := strings.TrimPrefix(e.Event.ID, "of "); !slices.Contains(free, kind) {
 			park = append(park, relay.Parked{Entry: e, Reason: "x"})
 			parked = append(parked, e.Event.Key)
 		}

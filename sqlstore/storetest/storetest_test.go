@@ -26,7 +26,7 @@ func TestStoreUnderTest(t *testing.T) {
 			t.Fatalf("there is no bug %q", name)
 		}
 		plant = bugs[i].plant
-		limit = 5 * time.Second // some bugs hang
+		limit = 3 * time.Second // some bugs hang
 	}
 	Run(t, func(t *testing.T) Backend[*memstore.Tx] {
 		b := newBackend()
