@@ -15,6 +15,7 @@ type sharedServer func() (*server.Server, error)
 var (
 	sharedPostgres = startOnce(server.PostgreSQL)
 	sharedRabbitMQ = startOnce(server.RabbitMQ)
+	sharedMariaDB  = startOnce(server.MariaDB)
 )
 
 func startOnce(kind *server.Kind) sharedServer {

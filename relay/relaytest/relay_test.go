@@ -150,6 +150,27 @@ func TestWhatTheBrokerDoesntTakeComesAgainOrIsParked(t *testing.T) {
 	want(t, "retried", ids(r.Drain()...), "e3 e5")
 }
 
+func TestABrokerThatFallsSilentKeepsOutcomesToItself(t *testing.T) {
+	store := memstore.New()
+	commit(t, store, 2)
+	r := relaytest.New(t, store)
+	want(t, "taken in silence", ids(r.Step(relaytest.Silence)), "e1")
+	if report := r.Report(); report.Published != 0 {
+		t.Errorf("%+v, want nothing published that the relay knows of", report)
+	}
+	r.Publisher.Drop()
+	want(t, "drained", ids(r.Drain()...), "e1 e2")
+	want(t, "killed over", ids(commitOne(t, store, r, relaytest.Kill)), "e3")
+	want(t, "then", ids(r.Drain()...), "e3") // a single strike is no proof
+	want(t, "all", ids(r.Published()...), "e1 e1 e2 e3")
+}
+
+func commitOne(t testing.TB, store *memstore.Store, r *relaytest.Relay, fate relaytest.Fate) surepost.Event {
+	t.Helper()
+	commit(t, store, 1)
+	return r.Step(fate)
+}
+
 func TestABrokerThatIsAwayIsNamed(t *testing.T) {
 	store := memstore.New()
 	commit(t, store, 1)

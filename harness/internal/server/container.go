@@ -200,6 +200,24 @@ func containerRabbitServer(ctx context.Context, kind *Kind, cfg Config, e *engin
 	})
 }
 
+func containerMariaDBServer(ctx context.Context, kind *Kind, cfg Config, e *engine, image string) (*Server, error) {
+	return launch(ctx, kind, "Docker image "+image, func() (*Server, error) {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		run, err := newContainer(e, "mariadb", image, map[string]int{"3306/tcp": port})
+		if err != nil {
+			return nil, err
+		}
+		password := rand.Text()
+		run.request.Env = map[string]string{"MARIADB_ROOT_PASSWORD": password, "MYSQL_ROOT_PASSWORD": password}
+		// Both images put the name of their server before a command that is flags only.
+		run.request.Cmd = mariaDBFlags(cfg)
+		return &Server{URL: mariaDBURL(password, e.address(port)), run: run}, nil
+	})
+}
+
 func (e *engine) address(port int) string { return e.host + ":" + strconv.Itoa(port) }
 
 func (c *containerServer) start(ctx context.Context) (err error) {

@@ -15,13 +15,14 @@ const LogLines = 50
 // packages of a repository are being tested at once.
 const readyLimit = 90 * time.Second
 
-// Server is one PostgreSQL or RabbitMQ. Its methods are not safe for concurrent use, except reading
+// Server is one PostgreSQL, RabbitMQ or MariaDB. Its methods are not safe for concurrent use, except reading
 // the fields.
 type Server struct {
 	Kind *Kind
 
 	// URL reaches the server as its administrator. For PostgreSQL it names the database postgres or
-	// the one in the environment's URL; for RabbitMQ, the virtual host in the URL.
+	// the one in the environment's URL; for RabbitMQ, the virtual host in the URL; for MariaDB none or
+	// the one in the environment's URL.
 	URL string
 
 	// ManagementURL is RabbitMQ's management API with user and password, without the final slash.

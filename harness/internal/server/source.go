@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Kind is what differs between the two sorts of server.
+// Kind is what differs between the sorts of server.
 type Kind struct {
 	Name       string
 	URLVar     string // the environment variable with the address of a server to use
@@ -71,6 +71,7 @@ type machine struct {
 	postgres []string
 	rabbitmq []string
 	erlang   []string
+	mariadb  []string
 	path     []string // searched after each of the above
 }
 
@@ -83,6 +84,7 @@ func thisMachine() machine {
 		postgres: []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"},
 		rabbitmq: []string{"/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"},
 		erlang:   []string{"/usr/lib/erlang/bin"},
+		mariadb:  []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/opt/mariadb*/bin"},
 		path:     append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin"),
 	}
 }
@@ -93,6 +95,16 @@ func (m machine) postgresPrograms() (dir string, err error) {
 
 func (m machine) rabbitPrograms() (dir string, err error) {
 	return m.find("RabbitMQ's server programs", m.rabbitmq, "rabbitmq-server", "rabbitmqctl")
+}
+
+func (m machine) mariaDBPrograms() (dir string, err error) {
+	return m.find("MariaDB's server program", m.mariadb, "mariadbd")
+}
+
+// mariaDBInstaller is where Debian has it not: beside the server.
+func (m machine) mariaDBInstaller() (path string, err error) {
+	dir, err := m.find("MariaDB's installer", append(m.mariadb, "/usr/bin"), "mariadb-install-db")
+	return filepath.Join(dir, "mariadb-install-db"), err
 }
 
 // find returns the first folder that has all these programs.
