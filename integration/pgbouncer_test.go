@@ -78,6 +78,7 @@ unix_socket_dir =
 auth_type = any
 max_client_conn = 1000
 default_pool_size = 45
+server_idle_timeout = 1
 %s
 `, server.Hostname(), server.Port(), server.User.Username(), password, port, strings.Join(settings, "\n"))
 	file := filepath.Join(folder, "pgbouncer.ini")

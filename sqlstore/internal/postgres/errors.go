@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in
@@ -12,7 +13,11 @@ func (e *Engine) explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if hint := e.hint(sqlState(err)); hint != "" {
+	hint := e.hint(sqlState(err))
+	if strings.Contains(err.Error(), "unsupported startup parameter") { // pgbouncer's, whose errors have one code
+		hint = "take it out of the URL (Config.Schema does the work of search_path), or name it in pgbouncer's ignore_startup_parameters"
+	}
+	if hint != "" {
 		return fmt.Errorf("sqlstore: %s: %w (%s)", doing, err, hint)
 	}
 	return fmt.Errorf("sqlstore: %s: %w", doing, err)
@@ -59,9 +64,6 @@ func (e *Engine) hint(state string) string {
 		return "create the database, or correct its name in the URL"
 	case "42P05", "26000": // duplicate_prepared_statement, invalid_sql_statement_name
 		return poolerRemedy
-	case "08P01": // protocol_violation, which is how pgbouncer refuses a startup parameter
-		return "if a pooler refuses a startup parameter, take it out of the URL (Config.Schema does the work of search_path), " +
-			"or name it in pgbouncer's ignore_startup_parameters"
 	case "53300": // too_many_connections
 		return "the relay needs two connections of its own besides the pool's: raise max_connections or lower the pools"
 	}
