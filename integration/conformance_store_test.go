@@ -82,6 +82,9 @@ func TestSQLStoreConforms(t *testing.T) {
 
 func openSQL(t *testing.T, driver, url string) *sql.DB {
 	t.Helper()
+	if r, routed := routeOf(t); routed {
+		url = r.via.url(url) + sqlSettings[driver]
+	}
 	db, err := sql.Open(driver, url)
 	if err != nil {
 		t.Fatal(err)

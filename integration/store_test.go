@@ -31,9 +31,16 @@ func newPool(t *testing.T, opts ...harness.Option) (*pgxpool.Pool, *pgxstore.Sto
 
 func poolOn(t *testing.T, url string) (*pgxpool.Pool, *pgxstore.Store) {
 	t.Helper()
+	r, routed := routeOf(t)
+	if routed {
+		url = r.via.url(url)
+	}
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if routed && !strings.Contains(url, "default_query_exec_mode") {
+		config.ConnConfig.DefaultQueryExecMode = r.mode
 	}
 	config.MaxConns = 40
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)

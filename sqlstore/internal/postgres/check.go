@@ -13,6 +13,9 @@ import (
 // is missing, each with its remedy. An error that matches relay.ErrHalt is one that waiting doesn't mend.
 func (e *Engine) Check(ctx context.Context) error {
 	return e.onConn(ctx, func(q Querier) error {
+		if err := e.checkPooler(ctx, q); err != nil {
+			return err // the statements below would fail for the same reason, or not
+		}
 		return errors.Join(e.checkServer(ctx, q), e.checkTables(ctx, q))
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in
@@ -12,13 +13,23 @@ func (e *Engine) explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) {
-		if hint := e.hint(state.SQLState()); hint != "" {
-			return fmt.Errorf("sqlstore: %s: %w (%s)", doing, err, hint)
-		}
+	hint := e.hint(sqlState(err))
+	if strings.Contains(err.Error(), "unsupported startup parameter") { // pgbouncer's, whose errors have one code
+		hint = "take it out of the URL (Config.Schema does the work of search_path), or name it in pgbouncer's ignore_startup_parameters"
+	}
+	if hint != "" {
+		return fmt.Errorf("sqlstore: %s: %w (%s)", doing, err, hint)
 	}
 	return fmt.Errorf("sqlstore: %s: %w", doing, err)
+}
+
+// sqlState returns the server's code for the error, or "" if it isn't the server's.
+func sqlState(err error) string {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	return ""
 }
 
 // Dial makes a connection, and says what to look at where that fails.
@@ -30,8 +41,7 @@ func (e *Engine) Dial(ctx context.Context) (Conn, error) {
 	if err == nil {
 		return conn, nil
 	}
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) || ctx.Err() != nil {
+	if sqlState(err) != "" || ctx.Err() != nil {
 		return nil, e.explain("connect to PostgreSQL", err)
 	}
 	return nil, fmt.Errorf("sqlstore: connect to PostgreSQL: %w (is it running, and are host and port in the URL right?)", err)
@@ -52,6 +62,8 @@ func (e *Engine) hint(state string) string {
 		return "correct user and password in the URL, and see pg_hba.conf"
 	case "3D000": // invalid_catalog_name
 		return "create the database, or correct its name in the URL"
+	case "42P05", "26000": // duplicate_prepared_statement, invalid_sql_statement_name
+		return poolerRemedy
 	case "53300": // too_many_connections
 		return "the relay needs two connections of its own besides the pool's: raise max_connections or lower the pools"
 	}
