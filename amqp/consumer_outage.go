@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"strings"
 	"syscall"
 
+	"github.com/surepost/surepost/internal/mysqlerr"
 	"github.com/surepost/surepost/internal/sqlitecode"
 )
 
@@ -18,17 +20,18 @@ import (
 // and spend no attempt.
 //
 // It looks at every error that err wraps. It knows PostgreSQL's and the SQL standard's error classes by a method
-// "SQLState() string", pgx's by "SafeToRetry() bool", SQLite's result codes by its drivers' types, and the network's
-// by the standard library's types. A failure because time ran out (HandlerTimeout, or a context of the handler's own)
-// is an outage only if it happened while connecting, or while sqlitestore waited for the file's write lock: a handler
-// that hangs on one event must spend its attempts.
+// "SQLState() string", pgx's by "SafeToRetry() bool", MySQL's and MariaDB's error numbers by the fields of
+// go-sql-driver/mysql's errors, SQLite's result codes by its drivers' types, and the network's by the standard library's
+// types. A failure because time ran out (HandlerTimeout, or a context of the handler's own) is an outage only if it
+// happened while connecting, or while sqlitestore waited for the file's write lock: a handler that hangs on one event
+// must spend its attempts.
 //
 // A handler that decodes data by itself should mark its errors with inbox.Permanent: io.ErrUnexpectedEOF from a JSON
 // decoder can't be told from that of a cut connection.
 func IsOutage(err error) bool {
 	outOfTime := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	return anyError(err, func(e error) bool {
-		return isConnectFailure(e) || isOutageSQLState(e) || isOutageSQLite(e) || !outOfTime && isCutConnection(e)
+		return isConnectFailure(e) || isOutageSQLState(e) || isOutageMySQL(e) || isOutageSQLite(e) || !outOfTime && isCutConnection(e)
 	})
 }
 
@@ -63,7 +66,9 @@ func isCutConnection(err error) bool {
 	case net.Error:
 		return e.Timeout()
 	}
-	return false
+	// go-sql-driver/mysql's ErrInvalidConn, its word for a connection that broke while it was used, by its text so that
+	// this package needn't import the driver.
+	return reflect.TypeOf(err) == reflect.TypeOf(errors.New("")) && err.Error() == "invalid connection"
 }
 
 // isOutageSQLState reports whether the database itself said that it can't serve, by its SQLSTATE (PostgreSQL,
@@ -97,12 +102,41 @@ func isOutageSQLite(err error) bool {
 	return false
 }
 
+// isOutageMySQL is isOutageSQLState for MySQL and MariaDB, by the server's error number: their SQLSTATEs don't tell, being
+// HY000 for a full disk as for a wrong value, and 08S01 for a packet that will always be too large.
+func isOutageMySQL(err error) bool {
+	switch mysqlerr.Number(err) {
+	case 1044, 1045, 1049, 1129, 1130, 1698, 3118: // no connection: user, password, database, blocked or unknown host, locked account
+		return true
+	case 1040, 1203, 1226: // too many connections, of all or of this user
+		return true
+	case 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3168, 3169, 4031: // shutdown, killed or broken connection
+		return true
+	case 1021, 1037, 1038, 1041, 1114, 1135: // disk full, out of memory, table full, no thread
+		return true
+	case 1792, 1836: // read-only: still connected to the old primary after a failover
+		return true
+	case 1290: // the server runs with some option; --read-only and --super-read-only are a failover, others a mistake
+		text := err.Error()
+		return strings.Contains(text, "read-only") || strings.Contains(text, "read_only")
+	case 1047, 3100: // this node of the cluster isn't ready, or has left it
+		return true
+	}
+	return false
+}
+
 // isConflict reports whether the transaction lost against another one. Trying again is the remedy, and the event is
 // no worse for it, but it isn't an outage either: a handler that always deadlocks must come to an end.
 func isConflict(err error) bool {
 	return anyError(err, func(e error) bool {
 		switch sqlState(e) {
 		case "40001", "40P01", "55P03": // serialization failure, deadlock detected, lock not available
+			return true
+		}
+		switch mysqlerr.Number(e) {
+		case mysqlerr.Deadlock, mysqlerr.LockWaitTimeout, mysqlerr.RecordChanged:
+			return true
+		case 3101, 3572: // certification of a replication group, NOWAIT
 			return true
 		}
 		// Another connection has the lock. Where the handler writes through two connections, that is itself.

@@ -50,7 +50,7 @@ func (s *Store) Check(ctx context.Context) error {
 
 // variables returns the session's variables.
 func variables(ctx context.Context, tx *sql.Tx) (map[string]string, error) {
-	rows, err := tx.QueryContext(ctx, "SHOW VARIABLES WHERE Variable_name IN ('version', 'sql_mode', 'read_only', "+
+	rows, err := tx.QueryContext(ctx, "SHOW VARIABLES WHERE Variable_name IN ('version', 'sql_mode', 'autocommit', 'sql_safe_updates', 'read_only', "+
 		"'innodb_read_only', 'tx_read_only', 'transaction_read_only', 'log_bin', 'binlog_format', 'max_allowed_packet', "+
 		"'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'group_replication_group_name')")
 	if err != nil {
@@ -99,6 +99,14 @@ func checkSettings(vars map[string]string) error {
 	if on(vars["tx_read_only"]) || on(vars["transaction_read_only"]) {
 		found = append(found, misfit("transactions are read-only by default (transaction_read_only): set it to OFF for this user, or take it "+
 			"out of the DSN"))
+	}
+	if !on(vars["autocommit"]) {
+		found = append(found, misfit("autocommit is off, so that what is written outside of transactions is never committed, and connections of a "+
+			"pool keep old snapshots: take autocommit=0 out of the DSN and the server's init_connect"))
+	}
+	if on(vars["sql_safe_updates"]) {
+		found = append(found, misfit("sql_safe_updates is on, which is meant for people at a command line and refuses the relay's deletes: take it "+
+			"out of the DSN and the server's init_connect"))
 	}
 	if mode := vars["sql_mode"]; !strings.Contains(mode, "STRICT_") {
 		found = append(found, misfit("sql_mode is %q, which cuts off what doesn't fit instead of refusing it: add STRICT_TRANS_TABLES, for the "+

@@ -16,7 +16,7 @@ var ErrNoPool = errors.New("mysqlstore: this store was made without a *sql.DB: i
 
 // misfit is an error that waiting doesn't mend.
 func misfit(format string, args ...any) error {
-	return fmt.Errorf("mysqlstore: %w: "+format, append([]any{relay.ErrHalt}, args...)...)
+	return fmt.Errorf("mysqlstore: %w: %s", relay.ErrHalt, fmt.Sprintf(format, args...))
 }
 
 // explain says what was being done and, for the errors that operators meet, what to do about it. The cause stays in

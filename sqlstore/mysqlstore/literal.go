@@ -10,16 +10,21 @@ import (
 // prepare, and the number of placeholders has a limit. Numbers and hexadecimal literals need no quoting, and the
 // latter are bytes whatever the character set of the connection.
 
-// numbers writes (1, 2, 3).
-func numbers(list []int64) string {
-	b := []byte{'('}
+// numbers writes (1,2,3).
+func numbers(list []int64) string { return "(" + joined(list) + ")" }
+
+// array writes [1,2,3].
+func array(list []int64) string { return "[" + joined(list) + "]" }
+
+func joined(list []int64) string {
+	var b []byte
 	for i, n := range list {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendInt(b, n, 10)
 	}
-	return string(append(b, ')'))
+	return string(b)
 }
 
 // texts writes (x'61', x'62').

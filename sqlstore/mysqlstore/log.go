@@ -77,6 +77,9 @@ func (s *Store) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) 
 	if lease.Lane.Of != 1 {
 		return nil, misfit("lane %s: several lanes are not supported yet: use one", lease.Lane)
 	}
+	if lease.Lane.Destination != relay.DefaultDestination {
+		return nil, relay.ErrLeaseLost // nobody was given such a lease
+	}
 	conn, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -93,7 +96,7 @@ func (s *Store) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) 
 func (l *log) stillLeased(ctx context.Context) error {
 	return explain("look at the lane's lease", own(ctx, l.conn, func(tx *sql.Tx) error {
 		h, err := l.store.holder(ctx, tx, l.lease.Lane)
-		if err == nil && (h.epoch != l.lease.Epoch || h.owner != l.lease.Owner || h.destination != l.lease.Lane.Destination) {
+		if err == nil && (h.epoch != l.lease.Epoch || h.owner != l.lease.Owner) {
 			return relay.ErrLeaseLost
 		}
 		return err
@@ -207,6 +210,9 @@ func (l *log) seen(ctx context.Context, tx *sql.Tx, upTo int64, each func(seq in
 func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.Parked) error {
 	p, ok := at.(position)
 	if !ok || p.of != l {
+		if err := l.stillLeased(ctx); err != nil {
+			return err
+		}
 		return fmt.Errorf("mysqlstore: a position of type %T isn't one of this log's: positions don't outlive the log that returned them", at)
 	}
 	n := 0
@@ -249,7 +255,7 @@ const removeAtOnce = 500
 func (l *log) remove(ctx context.Context, tx *sql.Tx, seqs []int64, ids []string) error {
 	for from := 0; from < len(seqs); from += removeAtOnce {
 		to := min(from+removeAtOnce, len(seqs))
-		if _, err := tx.ExecContext(ctx, l.store.sql.remove+numbers(seqs[from:to])+" AND id IN "+texts(ids[from:to])); err != nil {
+		if _, err := tx.ExecContext(ctx, l.store.sql.remove+texts(ids[from:to]), array(seqs[from:to])); err != nil {
 			return err
 		}
 	}

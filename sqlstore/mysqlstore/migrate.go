@@ -82,12 +82,7 @@ func (s *Store) Migrate(ctx context.Context) (applied []Migration, err error) {
 			continue
 		}
 		for _, statement := range append(m.statements, s.config.migrationRecord(m)) {
-			// In a transaction, for sessions without autocommit.
-			err := transact(ctx, conn, sql.LevelDefault, func(tx *sql.Tx) error {
-				_, err := tx.ExecContext(ctx, s.config.expand(statement))
-				return err
-			})
-			if err != nil {
+			if _, err := conn.ExecContext(ctx, s.config.expand(statement)); err != nil {
 				return applied, explain(fmt.Sprintf("migrate the database (%03d_%s)", m.version, m.name), err)
 			}
 		}

@@ -79,11 +79,11 @@ func newStatements(c Config) statements {
 
 		forget: c.expand("DELETE FROM ${inbox_attempt} WHERE consumer = ? AND event_id = ?"),
 
-		laneThere: c.expand("INSERT IGNORE INTO ${lease} (lane, lanes, destination, owner, epoch, expires_at) VALUES (?, ?, ?, '', 0, UTC_TIMESTAMP(6))"),
+		laneThere: c.expand("INSERT IGNORE INTO ${lease} (lane, lanes, owner, epoch, expires_at) VALUES (?, ?, '', 0, UTC_TIMESTAMP(6))"),
 
-		holder: c.expand("SELECT destination, owner, epoch, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at) FROM ${lease} WHERE lane = ? FOR UPDATE"),
+		holder: c.expand("SELECT owner, epoch, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at) FROM ${lease} WHERE lane = ? FOR UPDATE"),
 
-		acquire: c.expand("UPDATE ${lease} SET destination = ?, owner = ?, lanes = ?, epoch = epoch + 1, writes = writes + 1, expires_at = " + inMicroseconds + " WHERE lane = ?"),
+		acquire: c.expand("UPDATE ${lease} SET owner = ?, lanes = ?, epoch = epoch + 1, writes = writes + 1, expires_at = " + inMicroseconds + " WHERE lane = ?"),
 
 		renew: c.expand("UPDATE ${lease} SET writes = writes + 1, expires_at = " + inMicroseconds + " WHERE " + ownLease),
 
@@ -102,9 +102,14 @@ func newStatements(c Config) statements {
 		// Followed by a list of numbers. Plan: ranges of the primary key.
 		rows: c.expand("SELECT " + readColumns + " FROM ${outbox} WHERE seq IN "),
 
-		// Both followed by a list of numbers and one of ids.
+		// Followed by a list of numbers and one of ids. Plan: ranges of the primary key.
 		stillThere: c.expand("SELECT seq FROM ${outbox} WHERE seq IN "),
-		remove:     c.expand("DELETE FROM ${outbox} WHERE seq IN "),
+
+		// The numbers are a JSON array; followed by a list of ids. A join, because a DELETE whose condition is a list of
+		// numbers may be done by a scan of the table, which waits for the rows of transactions that are open. Plan: the
+		// primary key, number by number.
+		remove: c.expand("DELETE o FROM JSON_TABLE(?, '$[*]' COLUMNS (seq BIGINT PATH '$')) k " +
+			"STRAIGHT_JOIN ${outbox} o FORCE INDEX (PRIMARY) ON o.seq = k.seq WHERE o.id IN "),
 
 		// Followed by one (?, …) for each event.
 		park: c.expand("INSERT INTO ${parked} (destination, seq, behind, reason, parked_at, " + eventColumns + ") VALUES "),
@@ -141,4 +146,4 @@ func newStatements(c Config) statements {
 const recordedAgain = " ON DUPLICATE KEY UPDATE copies = copies + 1"
 
 // ownLease compares owner and epoch: after a failover that lost the tail, an epoch may be given out twice.
-const ownLease = "lane = ? AND epoch = ? AND owner = ? AND destination = ?"
+const ownLease = "lane = ? AND epoch = ? AND owner = ?"

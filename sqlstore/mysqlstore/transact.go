@@ -49,7 +49,7 @@ func snapshot(ctx context.Context, conn beginner, reads func(tx *sql.Tx) error) 
 const deadlockTries = 10
 
 // own runs a short transaction of the store's own, again where it lost a deadlock. Its level is READ COMMITTED whatever
-// the session's is: no gap locks, which would hold up writers. Being a transaction, it doesn't depend on autocommit.
+// the session's is: no gap locks, which would hold up writers.
 func own(ctx context.Context, db beginner, work func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
 		err := transact(ctx, db, sql.LevelReadCommitted, work)

@@ -17,16 +17,15 @@ CREATE TABLE IF NOT EXISTS ${outbox} (
     data           LONGBLOB       NOT NULL             -- JSON
 ) ENGINE = InnoDB;
 
--- Who publishes a lane, and for which destination. The epoch rises with every owner; whoever holds a lower one writes
+-- Who publishes a lane. The epoch rises with every owner; whoever holds a lower one writes
 -- nothing more. writes makes every statement change the row, so that it is affected with every setting of the client.
 CREATE TABLE IF NOT EXISTS ${lease} (
-    lane        INT            NOT NULL PRIMARY KEY,
-    lanes       INT            NOT NULL,
-    destination VARBINARY(255) NOT NULL,
-    owner       VARBINARY(255) NOT NULL,
-    epoch       BIGINT         NOT NULL,
-    expires_at  DATETIME(6)    NOT NULL,
-    writes      BIGINT         NOT NULL DEFAULT 0
+    lane       INT            NOT NULL PRIMARY KEY,
+    lanes      INT            NOT NULL,
+    owner      VARBINARY(255) NOT NULL,
+    epoch      BIGINT         NOT NULL,
+    expires_at DATETIME(6)    NOT NULL,
+    writes     BIGINT         NOT NULL DEFAULT 0
 ) ENGINE = InnoDB;
 
 -- Events that were taken out of the log. n is the order in which they were.
