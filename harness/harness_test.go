@@ -42,6 +42,9 @@ func (f *fakeTB) Errorf(format string, args ...any) {
 	f.Logf(format, args...)
 }
 
+func (f *fakeTB) Log(args ...any)   { fmt.Fprintln(&f.said, args...) }
+func (f *fakeTB) Fatal(args ...any) { f.Fatalf("%s", fmt.Sprint(args...)) }
+
 func (f *fakeTB) Fatalf(format string, args ...any) {
 	f.Errorf(format, args...)
 	runtime.Goexit()
@@ -61,6 +64,21 @@ func (f *fakeTB) run(test func(testing.TB)) string {
 	}()
 	<-done
 	return f.said.String()
+}
+
+func postgres(tb testing.TB, opts ...Option) *PostgresServer {
+	tb.Helper()
+	return Start(tb, Postgres(opts...)).Postgres
+}
+
+func rabbitMQ(tb testing.TB, opts ...Option) *RabbitMQServer {
+	tb.Helper()
+	return Start(tb, RabbitMQ(opts...)).RabbitMQ
+}
+
+func mariaDB(tb testing.TB, opts ...Option) *MariaDBServer {
+	tb.Helper()
+	return Start(tb, MariaDB(opts...)).MariaDB
 }
 
 func must[T any](t testing.TB, what string) func(T, error) T {

@@ -16,7 +16,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 		postgres: []string{t.TempDir() + "/*/bin"},
 		path:     []string{t.TempDir()},
 	}
-	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ, MariaDB} {
 		t.Setenv(kind.ImageVar, "")
 		_, err := bare.start(context.Background(), kind, Config{})
 		if err == nil {
@@ -26,7 +26,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 			"no " + kind.Name + " can be had. Tried, in this order:",
 			kind.URLVar + ": not set",
 			"Docker with the image " + kind.Image + ": no engine answers: connection refused",
-			kind.Name + "'s server programs (", "are neither in", "nor in PATH",
+			kind.Name + "'s server program", "are neither in", "nor in PATH",
 			"apt-get install " + kind.Package,
 			"docker pull " + kind.Image, kind.ImageVar,
 			"export " + kind.URLVar + "=" + kind.ExampleURL,
@@ -42,7 +42,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 func TestANamedImageIsTestedOrNothing(t *testing.T) {
 	m := thisMachine() // which has binaries, or the other tests of this package fail
 	m.engine = func() (*engine, error) { return nil, errors.New("no engine answers") }
-	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ, MariaDB} {
 		t.Setenv(kind.ImageVar, "of-my-own:4")
 		s, err := m.start(t.Context(), kind, Config{})
 		if err == nil {
