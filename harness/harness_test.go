@@ -16,7 +16,12 @@ import (
 
 // The test binary is also the program of orphan_test.go that gets killed.
 func TestMain(m *testing.M) {
-	if os.Getenv(victimVar) != "" {
+	switch os.Getenv(victimVar) {
+	case "":
+	case bare:
+		onABareMachine()
+		return
+	default:
 		victim()
 		return
 	}
@@ -26,13 +31,14 @@ func TestMain(m *testing.M) {
 // fakeTB is a test that is expected to fail.
 type fakeTB struct {
 	testing.TB
+	name     string
 	failed   bool
 	said     bytes.Buffer
 	cleanups []func()
 }
 
 func (f *fakeTB) Helper()                         {}
-func (f *fakeTB) Name() string                    { return "fake" }
+func (f *fakeTB) Name() string                    { return "fake" + f.name }
 func (f *fakeTB) Failed() bool                    { return f.failed }
 func (f *fakeTB) Cleanup(c func())                { f.cleanups = append(f.cleanups, c) }
 func (f *fakeTB) Logf(format string, args ...any) { fmt.Fprintf(&f.said, format+"\n", args...) }

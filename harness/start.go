@@ -200,7 +200,12 @@ func tellOnce(err error, test string) string {
 	var known []string
 	for _, problem := range all {
 		text := problem.Error()
-		if first, before := told.LoadOrStore(text, test); before {
+		key := text
+		var missing *server.NoServerError
+		if errors.As(problem, &missing) {
+			key = missing.Cause()
+		}
+		if first, before := told.LoadOrStore(key, test); before {
 			headline, _, _ := strings.Cut(text, "\n")
 			headline, _, _ = strings.Cut(headline, ". ")
 			known = append(known, fmt.Sprintf("%s: %s says why and what to do", headline, first))

@@ -17,6 +17,11 @@ type NoServerError struct {
 
 func (e *NoServerError) Error() string { return NoServers([]*NoServerError{e}) }
 
+// Cause tells apart what is missing for different reasons, whatever sort of use it is for.
+func (e *NoServerError) Cause() string {
+	return fmt.Sprintf("%s\n%v\n%v", e.Kind.Name, e.Docker, e.Binaries)
+}
+
 func (e *NoServerError) Unwrap() []error { return []error{e.Docker, e.Binaries} }
 
 // NoServers says in one text what was tried for all these servers, why each source failed and what to
@@ -32,7 +37,7 @@ func NoServers(missing []*NoServerError) string {
 		return all
 	}
 	// Of servers with the same trouble, one line has all the names.
-	troubles := func(name func(*NoServerError) string, trouble func(*NoServerError) string) (text string) {
+	troubles := func(what string, name, trouble func(*NoServerError) string) (text string) {
 		for _, t := range each(trouble) {
 			names := each(func(e *NoServerError) string {
 				if trouble(e) == t {
@@ -41,7 +46,7 @@ func NoServers(missing []*NoServerError) string {
 				return ""
 			})
 			names = slices.DeleteFunc(names, func(s string) bool { return s == "" })
-			text += fmt.Sprintf("  %s: %s\n", strings.Join(names, ", "), t)
+			text += fmt.Sprintf("  %s: %s\n", what+strings.Join(names, ", "), t)
 		}
 		return text
 	}
@@ -49,15 +54,14 @@ func NoServers(missing []*NoServerError) string {
 
 	var b strings.Builder
 	fmt.Fprintf(&b, "no %s can be had. Tried, in this order:\n", strings.Join(each(func(e *NoServerError) string { return e.Kind.Name }), ", no "))
-	b.WriteString(troubles(func(e *NoServerError) string { return e.Kind.URLVar }, func(e *NoServerError) string {
+	b.WriteString(troubles("", func(e *NoServerError) string { return e.Kind.URLVar }, func(e *NoServerError) string {
 		if e.Config.Private || e.Config.Image != "" {
 			return "not used for a server of one's own"
 		}
 		return "not set"
 	}))
-	b.WriteString(troubles(func(e *NoServerError) string { return "Docker with the image " + image(e) },
-		func(e *NoServerError) string { return hang(e.Docker) }))
-	b.WriteString(troubles(func(*NoServerError) string { return "binaries of this machine" },
+	b.WriteString(troubles("Docker with the image ", image, func(e *NoServerError) string { return hang(e.Docker) }))
+	b.WriteString(troubles("binaries of this machine", func(*NoServerError) string { return "" },
 		func(e *NoServerError) string { return hang(e.Binaries) }))
 	fmt.Fprintf(&b, "Do one of these:\n  apt-get install %s (on Debian and Ubuntu), or run: go run github.com/surepost/surepost/harness/cmd/harness install\n",
 		strings.Join(each(func(e *NoServerError) string { return e.Kind.Package }), " "))

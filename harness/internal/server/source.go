@@ -90,7 +90,7 @@ type machine struct {
 // thisMachine is the engine that testcontainers-go finds, where Debian, Fedora and Homebrew put their
 // binaries, and PATH. Debian's RabbitMQ commands in PATH are wrappers that change the user, so the
 // folder behind them comes first.
-func thisMachine() machine {
+var thisMachine = func() machine {
 	return machine{
 		engine:   connectEngine,
 		postgres: []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"},
@@ -99,6 +99,21 @@ func thisMachine() machine {
 		mariadb:  []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/opt/mariadb*/bin"},
 		path:     append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin"),
 	}
+}
+
+// PretendBare makes this process's machine one without a container engine and server programs. For
+// tests.
+func PretendBare() {
+	thisMachine = func() machine {
+		return machine{engine: func() (*engine, error) { return nil, errors.New("no engine answers: a test's machine has none") }}
+	}
+}
+
+// HasPgBouncer reports whether pgbouncer, which stands between a PostgreSQL and its clients in some
+// tests, is installed.
+func HasPgBouncer() bool {
+	_, err := thisMachine().find("pgbouncer", nil, "pgbouncer")
+	return err == nil
 }
 
 func (m machine) postgresPrograms() (dir string, err error) {
@@ -132,7 +147,10 @@ func (m machine) find(what string, patterns []string, programs ...string) (strin
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("%s (%s) are neither in %s nor in PATH",
+	if len(patterns) == 0 {
+		return "", fmt.Errorf("%s (%s): not in PATH", what, strings.Join(programs, ", "))
+	}
+	return "", fmt.Errorf("%s (%s): neither in %s nor in PATH",
 		what, strings.Join(programs, ", "), strings.Join(patterns, ", "))
 }
 
