@@ -36,7 +36,7 @@ func TestParallelTestsDoNotSeeEachOthersMariaDBTables(t *testing.T) {
 	for range 4 {
 		t.Run("same/Name", func(t *testing.T) {
 			t.Parallel()
-			m := MariaDB(t)
+			m := mariaDB(t)
 			execDB(t, openDSN(t, m.DSN()), "CREATE TABLE mine (id int)")
 			execDB(t, openDSN(t, MariaDBDSN(m.NewDatabase(t))), "CREATE TABLE mine (id int)")
 		})
@@ -48,7 +48,7 @@ func TestMariaDBDatabaseGoesWithItsTest(t *testing.T) {
 	t.Parallel()
 	var used, admin string
 	t.Run("leaves an open transaction", func(t *testing.T) {
-		m := MariaDB(t)
+		m := mariaDB(t)
 		used, admin = m.URL(), m.AdminURL()
 		db := must[*sql.DB](t, "open")(sql.Open("mysql", m.DSN()))
 		execDB(t, db, "CREATE TABLE left_behind (id int) ENGINE=InnoDB")
@@ -66,7 +66,7 @@ func TestMariaDBDatabaseGoesWithItsTest(t *testing.T) {
 
 func TestPrivateMariaDBKeepsPortAndCommitsOverACrash(t *testing.T) {
 	t.Parallel()
-	m := MariaDB(t, Private(), Setting("max-allowed-packet", "2097152"))
+	m := mariaDB(t, Private(), Setting("max-allowed-packet", "2097152"))
 	db := openDSN(t, m.DSN())
 	if got := countDB(t, db, "SELECT @@max_allowed_packet"); got != 2097152 {
 		t.Errorf("max_allowed_packet = %d, want the test's own setting", got)
@@ -97,7 +97,7 @@ func TestPrivateMariaDBKeepsPortAndCommitsOverACrash(t *testing.T) {
 // Other users of the machine reach the port too.
 func TestMariaDBWantsItsPassword(t *testing.T) {
 	t.Parallel()
-	u, err := url.Parse(MariaDB(t).AdminURL())
+	u, err := url.Parse(mariaDB(t).AdminURL())
 	if err != nil {
 		t.Fatal(err)
 	}
