@@ -8,8 +8,8 @@
 # make bench         every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
 # make lint          gofmt, go vet, staticcheck
 
-MODULES := . harness integration examples bench
-SERVED := harness integration examples
+MODULES := . harness integration examples examples/orm bench
+SERVED := harness integration examples examples/orm
 SUITES ?= forky
 N ?= 20000
 
@@ -25,8 +25,9 @@ test: servers
 test-images: images
 	@failed=; for s in $(SUITES); do for m in $(SERVED); do \
 		echo "== $$m, servers of $$s"; \
-		(cd $$m && env -u SUREPOST_POSTGRES_URL -u SUREPOST_AMQP_URL \
+		(cd $$m && env -u SUREPOST_POSTGRES_URL -u SUREPOST_AMQP_URL -u SUREPOST_MARIADB_URL \
 			SUREPOST_POSTGRES_IMAGE=surepost-servers:$$s SUREPOST_RABBITMQ_IMAGE=surepost-servers:$$s \
+			SUREPOST_MARIADB_IMAGE=surepost-servers:$$s SUREPOST_PGBOUNCER_IMAGE=surepost-servers:$$s \
 			go test -race -count=1 -timeout 20m ./...) || failed="$$failed $$m@$$s"; \
 	done; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi

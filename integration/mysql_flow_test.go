@@ -23,7 +23,7 @@ import (
 // two relays stand by for each other. Every change that was committed has one effect, in its key's order.
 func TestAMariaDBCrashLosesNothing(t *testing.T) {
 	t.Parallel()
-	server := harness.MariaDB(t, harness.Private())
+	server := harness.Start(t, harness.MariaDB(harness.Private())).MariaDB
 	db, store := mariaDBOn(t, server.DSN())
 	box := newBox(t, store)
 	broker, err := amqptest.Start(amqptest.Config{})

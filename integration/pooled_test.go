@@ -48,7 +48,7 @@ var pooledTests = map[string]func(*testing.T){
 // The whole suite for pgx holds through pgbouncer in transaction mode: without prepared statements, and with them where
 // pgbouncer can follow them.
 func TestPgxStoreHoldsThroughPgBouncer(t *testing.T) {
-	server := harness.Postgres(t)
+	server := harness.Start(t, harness.Postgres()).Postgres
 	plain := startBouncer(t, server.AdminURL(), transactions...)
 	t.Run("exec", func(t *testing.T) {
 		routePools(t, plain, pgx.QueryExecModeExec)
@@ -73,7 +73,7 @@ func keeping(settings []string) []string {
 
 // The conformance suite holds with pgx's other ways to send a statement, and over database/sql with either driver.
 func TestStoresConformThroughPgBouncer(t *testing.T) {
-	b := startBouncer(t, harness.Postgres(t).AdminURL(), transactions...)
+	b := startBouncer(t, harness.Start(t, harness.Postgres()).Postgres.AdminURL(), transactions...)
 	for name, mode := range map[string]pgx.QueryExecMode{
 		"cache_describe": pgx.QueryExecModeCacheDescribe, "simple_protocol": pgx.QueryExecModeSimpleProtocol,
 	} {
@@ -95,7 +95,7 @@ var sqlSettings = map[string]string{"pgx": "&default_query_exec_mode=exec", "pos
 // the start, and nothing of the kind where all is well.
 func TestCheckNamesWhatAPoolerBreaks(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t)
+	server := harness.Start(t, harness.Postgres()).Postgres
 	poolOn(t, server.URL()) // which migrates
 	type driver struct{ name, settings string }
 	const pgxRemedy, pqRemedy = "default_query_exec_mode=exec", "binary_parameters=yes"
@@ -173,10 +173,11 @@ func TestCheckNamesWhatAPoolerBreaks(t *testing.T) {
 // pgbouncer dies twice and PostgreSQL once behind it, in the middle of the work.
 func TestAPgBouncerCrashLosesNothing(t *testing.T) {
 	t.Parallel()
-	pg := harness.Postgres(t, harness.Private())
+	env := harness.Start(t, harness.Postgres(harness.Private()), harness.RabbitMQ())
+	pg := env.Postgres
 	b := startBouncer(t, pg.AdminURL(), append(slices.Clone(transactions), "server_login_retry = 1")...)
 	routePools(t, b, pgx.QueryExecModeExec)
-	f := newFlow(t, pg, harness.RabbitMQ(t))
+	f := newFlow(t, env)
 	f.startConsumer(t)
 	r, _ := f.startRelay(t)
 	stop := f.keepProducing(t, 4)

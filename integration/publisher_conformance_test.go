@@ -21,7 +21,7 @@ import (
 // The suite that amqp.Publisher passes on amqptest, on RabbitMQ itself; a proxy between them does what networks do.
 func TestAMQPPublisherConforms(t *testing.T) {
 	const brokerTakes, publisherTakes = 20_000, 30_000 // bytes of a message
-	server := harness.RabbitMQ(t, harness.Private(), harness.Setting("max_message_size", "20000"))
+	server := harness.Start(t, harness.RabbitMQ(harness.Private(), harness.Setting("max_message_size", "20000"))).RabbitMQ
 	publishertest.Run(t, func(t *testing.T) *publishertest.Broker {
 		admin := amqpChannel(t, server.URL())
 		for _, name := range []string{"q", "full"} { // the last test's

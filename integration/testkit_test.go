@@ -86,7 +86,7 @@ func TestTheTestKitWorksOnEveryStore(t *testing.T) {
 	})
 	for _, driver := range []string{"pgx", "postgres"} {
 		t.Run("PostgreSQL by database/sql "+driver, func(t *testing.T) {
-			url := harness.Postgres(t).URL()
+			url := harness.Start(t, harness.Postgres()).Postgres.URL()
 			poolOn(t, url) // which migrates
 			db, err := sql.Open(driver, url)
 			if err != nil {
@@ -105,7 +105,7 @@ func TestTheTestKitWorksOnEveryStore(t *testing.T) {
 		theTestKitWorks(t, kit)
 	})
 	t.Run("MariaDB", func(t *testing.T) {
-		db, err := sql.Open("mysql", harness.MariaDB(t).DSN())
+		db, err := sql.Open("mysql", harness.Start(t, harness.MariaDB()).MariaDB.DSN())
 		if err != nil {
 			t.Fatal(err)
 		}

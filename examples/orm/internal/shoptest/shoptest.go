@@ -33,7 +33,7 @@ type Database struct {
 // New returns a migrated database, which is dropped when the test ends.
 func New(t *testing.T) *Database {
 	t.Helper()
-	url := harness.Postgres(t).URL()
+	url := harness.Start(t, harness.Postgres()).Postgres.URL()
 	db, err := sql.Open("pgx", url)
 	if err != nil {
 		t.Fatal(err)
