@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
+	github.com/mattn/go-isatty v0.0.24
 	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/surepost/surepost v0.0.0
 	github.com/surepost/surepost/harness v0.0.0
