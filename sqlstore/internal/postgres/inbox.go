@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"strings"
 )
 
@@ -66,12 +65,17 @@ func (e *Engine) explainRecord(err error) error { return e.explain("record the h
 func (e *Engine) StartAttempt(
 	ctx context.Context, q Querier, consumer, eventID string, limit int,
 ) (unfinished int, err error) {
-	var before int64
-	found, err := queryRow(ctx, q, e.sql.started, []any{consumer, eventID, int64(limit)}, &before)
-	if err == nil && !found { // the row was there for the insert, and not yet for the statement's snapshot
-		err = fmt.Errorf("another attempt at event %s began at the same moment", eventID)
+	// Attempts that others begin at the same moment may be newer than the statement's snapshot, which then says nothing,
+	// or that there is room for one that wasn't noted. The next statement sees them; each try gets that far only because
+	// somebody else got on.
+	for {
+		var before int64
+		var noted bool
+		found, err := queryRow(ctx, q, e.sql.started, []any{consumer, eventID, int64(limit)}, &before, &noted)
+		if err != nil || noted || found && before >= int64(limit) {
+			return int(before), e.explain("note the start of an attempt", err)
+		}
 	}
-	return int(before), e.explain("note the start of an attempt", err)
 }
 
 // FinishAttempt notes that an attempt that was begun has ended, with a failure.

@@ -61,17 +61,18 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 		recordAll: c.expand(`INSERT INTO ${inbox} (consumer, event_id)
 SELECT $1, id FROM unnest($2::text[]) AS id ORDER BY id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id`),
 
-		// One row: how many were unfinished before. Plan: Insert, conflict arbiter: the primary key; one probe of it where
-		// nothing was noted.
+		// At most one row: how many were unfinished before, and whether the attempt was noted. Where it wasn't, the number
+		// is of the statement's snapshot, which may be older than the row that was in the way. Plan: Insert, conflict arbiter:
+		// the primary key; one probe of it where nothing was noted.
 		started: c.expand(`WITH noted AS (
     INSERT INTO ${inbox_attempt} AS a (consumer, event_id, started) VALUES ($1, $2, 1)
     ON CONFLICT (consumer, event_id) DO UPDATE SET started = a.started + 1, last_started_at = clock_timestamp()
     WHERE a.started - a.finished < $3::bigint
     RETURNING a.started - a.finished - 1 AS unfinished
 )
-SELECT unfinished FROM noted
+SELECT unfinished, true FROM noted
 UNION ALL
-SELECT started - finished FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2 AND NOT EXISTS (SELECT FROM noted)`),
+SELECT started - finished, false FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2 AND NOT EXISTS (SELECT FROM noted)`),
 
 		finished: c.expand(`UPDATE ${inbox_attempt} SET finished = finished + 1, last_error = nullif($3, '')
 WHERE consumer = $1 AND event_id = $2 AND finished < started`),

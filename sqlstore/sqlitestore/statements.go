@@ -1,0 +1,142 @@
+package sqlitestore
+
+import "strings"
+
+// statements are the store's SQL texts with the tables' names filled in. Parameters are plain question marks, which
+// every driver binds alike.
+//
+// Where several statements make a transaction, the first one writes: a transaction of database/sql is a deferred one,
+// and one that begins by reading fails at its first write, without waiting, if another connection wrote in between
+// (SQLITE_BUSY_SNAPSHOT). One that begins by writing waits for the lock, up to busy_timeout.
+type statements struct {
+	appendHead, appendRow string
+	writeLock             string
+	record                string
+	recordHead            string
+	recordTail            string
+	started, unfinished   string
+	finished              string
+	forget                string
+	acquire, holder       string
+	renew                 string
+	release               string
+	newest                string
+	read                  string
+	checkpoint            string
+	park                  string
+	parkedKeys            string
+	released              string
+	held                  string
+	unpark, parkAnew      string
+	hasParked             string
+	parked                string
+	retry                 string
+	discard               string
+}
+
+const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
+
+// entryColumns are an event's columns in the order of row.dest.
+const entryColumns = `seq, time, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), ` +
+	`coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers, ''), data`
+
+func newStatements(c Config) statements {
+	return statements{
+		appendHead: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `) VALUES `),
+		appendRow:  `(` + strings.Repeat(`?, `, eventWidth-1) + `?)`,
+
+		// Changes nothing, and takes the file's write lock all the same.
+		writeLock: c.expand(`UPDATE ${migration} SET version = version WHERE 0`),
+
+		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id, handled_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`),
+
+		recordHead: c.expand(`INSERT INTO ${inbox} (consumer, event_id, handled_at) VALUES `),
+		recordTail: ` ON CONFLICT DO NOTHING RETURNING event_id`,
+
+		started: c.expand(`INSERT INTO ${inbox_attempt} AS a (consumer, event_id, started, first_started_at, last_started_at) VALUES (?, ?, 1, ?, ?)
+ON CONFLICT (consumer, event_id) DO UPDATE SET started = a.started + 1, last_started_at = excluded.last_started_at
+WHERE a.started - a.finished < ?`),
+
+		unfinished: c.expand(`SELECT started - finished FROM ${inbox_attempt} WHERE consumer = ? AND event_id = ?`),
+
+		finished: c.expand(`UPDATE ${inbox_attempt} SET finished = finished + 1, last_error = nullif(?, '')
+WHERE consumer = ? AND event_id = ? AND finished < started`),
+
+		forget: c.expand(`DELETE FROM ${inbox_attempt} WHERE consumer = ? AND event_id = ?`),
+
+		acquire: c.expand(`INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at) VALUES (?, ?, ?, ?, 1, ?)
+ON CONFLICT (destination, lane) DO UPDATE
+SET owner = excluded.owner, lanes = excluded.lanes, epoch = l.epoch + 1, expires_at = excluded.expires_at
+WHERE l.owner = excluded.owner OR l.owner = '' OR l.expires_at < ?`),
+
+		holder: c.expand(`SELECT owner, epoch, expires_at FROM ${lease} WHERE destination = ? AND lane = ?`),
+
+		renew: c.expand(`UPDATE ${lease} SET expires_at = ? WHERE destination = ? AND lane = ? AND epoch = ? AND owner = ?`),
+
+		release: c.expand(`UPDATE ${lease} SET owner = '', expires_at = ? WHERE destination = ? AND lane = ? AND epoch = ? AND owner = ?`),
+
+		newest: c.expand(`SELECT epoch, seq, id FROM ${checkpoint} WHERE destination = ? AND lane = ?`),
+
+		// One statement, so that all of it is of one snapshot. The first row is about the log itself: the highest
+		// number that was given out, and which event the cursor's number belongs to. Plan: three probes of primary
+		// keys, then SEARCH of the outbox by rowid, as many rows as are returned.
+		read: c.expand(`SELECT 0 AS arm, max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '${outbox}'), 0), coalesce((SELECT max(seq) FROM ${outbox}), 0)) AS seq,
+       0 AS time, coalesce((SELECT id FROM ${outbox} WHERE seq = ?), '') AS id, '', '', '', '', '', '', '', '', ''
+UNION ALL
+SELECT * FROM (SELECT 1, ` + entryColumns + ` FROM ${outbox} WHERE seq > ? ORDER BY seq LIMIT ?)`),
+
+		// The epoch is guarded together with the owner, since a file that was restored from an older copy gives out
+		// epochs twice.
+		checkpoint: c.expand(`INSERT INTO ${checkpoint} (destination, lane, epoch, seq, id, at)
+SELECT destination, lane, epoch, ?, ?, ? FROM ${lease} WHERE destination = ? AND lane = ? AND epoch = ? AND owner = ?
+ON CONFLICT (destination, lane) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, id = excluded.id, at = excluded.at`),
+
+		park: c.expand(`INSERT INTO ${parked} (destination, key, behind, reason, parked_at, seq, time, slot, id, type, version, source, correlation_id, causation_id, category, headers, data)
+SELECT ?, coalesce(key, ''), ?, ?, ?, seq, time, slot, id, type, version, source, correlation_id, causation_id, category, headers, data
+FROM ${outbox} WHERE seq = ? ON CONFLICT DO NOTHING`),
+
+		// Walks the keys by index probes.
+		parkedKeys: c.expand(`WITH RECURSIVE ` + parkedKeys + ` SELECT key FROM keys WHERE key IS NOT NULL`),
+
+		// Of each key, the events before the first one that stays parked, and those without a key that an operator
+		// wants to be tried. Plan: per key a probe of the primary key and one of parked_blocking, then a range of the
+		// primary key; SEARCH of parked_retry. The events themselves are fetched once they are chosen.
+		released: c.expand(`WITH RECURSIVE ` + parkedKeys + `, free (key, below) AS (
+    SELECT key, coalesce((SELECT min(b.seq) FROM ${parked} b WHERE b.destination = ? AND b.key = keys.key AND b.behind = 0 AND b.retry_at IS NULL), 9223372036854775807)
+    FROM keys WHERE key IS NOT NULL
+), candidates (number, row) AS (
+    SELECT p.seq, p.rowid FROM free CROSS JOIN ${parked} p ON p.destination = ? AND p.key = free.key AND p.seq < free.below
+    UNION ALL
+    SELECT seq, rowid FROM ${parked} WHERE destination = ? AND key = '' AND retry_at IS NOT NULL
+    ORDER BY 1 LIMIT ?
+)
+SELECT ` + entryColumns + ` FROM candidates CROSS JOIN ${parked} ON ${parked}.rowid = row ORDER BY number`),
+
+		held: c.expand(`UPDATE ${lease} SET epoch = epoch WHERE destination = ? AND lane = ? AND epoch = ? AND owner = ?`),
+
+		unpark: c.expand(`DELETE FROM ${parked} WHERE destination = ? AND key = ? AND seq = ?`),
+
+		parkAnew: c.expand(`UPDATE ${parked} SET behind = ?, reason = ?, retry_at = NULL, parked_at = ? WHERE destination = ? AND key = ? AND seq = ?`),
+
+		hasParked: c.expand(`SELECT EXISTS (SELECT 1 FROM ${parked} WHERE destination = ? AND key = ?)`),
+
+		parked: c.expand(`SELECT ` + entryColumns + `, destination, behind, reason, parked_at, retry_at IS NOT NULL
+FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY seq LIMIT ?`),
+
+		retry: c.expand(`UPDATE ${parked} SET retry_at = ? WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
+
+		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+	}
+}
+
+// parkedKeys is a table expression of the keys that have parked events, and a NULL. Its parameters are the destination,
+// twice.
+const parkedKeys = `keys (key) AS (
+    SELECT min(key) FROM ${parked} WHERE destination = ? AND key > ''
+    UNION ALL
+    SELECT (SELECT min(p.key) FROM ${parked} p WHERE p.destination = ? AND p.key > keys.key) FROM keys WHERE keys.key IS NOT NULL
+)`
+
+// parkedFilter selects parked events by destination, key (twice), type (twice) and a JSON array of ids (twice), where
+// an empty value selects all.
+const parkedFilter = `destination = ? AND (? = '' OR key = ?) AND (? = '' OR type = ?) AND (? = '[]' OR id IN (SELECT value FROM json_each(?)))`
