@@ -52,7 +52,7 @@ func removeQueues(at place) error {
 		return err
 	}
 	errs := []error{channel.ExchangeDelete(at.exchange(), false, false)}
-	for _, service := range services {
+	for _, service := range serviceNames {
 		for _, queue := range []string{at.queue(service), at.queue(service) + ".dlq"} {
 			_, err := channel.QueueDelete(queue, false, false, false) // no error if there is none
 			errs = append(errs, err)

@@ -158,7 +158,7 @@ func (r *reader) deadLetters(of *service) int {
 	if r.err != nil || len(of.inbox.Types()) == 0 {
 		return 0
 	}
-	letters, err := amqp.DeadLetters(r.ctx, of.deadLetters())
+	letters, err := amqp.DeadLetters(r.ctx, amqp.DeadLettersConfig{Connection: of.connection(), Queue: of.queue()})
 	r.err = err
 	return len(letters)
 }

@@ -132,15 +132,15 @@ func (p program) run(ctx context.Context, args []string, stdout, stderr io.Write
 	case err != nil:
 		return 2
 	}
-	logs := &tail{}
-	result, err := p.perform(ctx, o, console.New(stdout), logs)
+	services := &logs{}
+	result, err := p.perform(ctx, o, console.New(stdout), services)
 	if err != nil {
-		_, _ = stderr.Write(logs.last)
+		fmt.Fprint(stderr, services)
 		fmt.Fprintf(stderr, "quickstart: %v\n", err)
 		return 1
 	}
 	if len(result.Problems) > 0 {
-		_, _ = stderr.Write(logs.last)
+		fmt.Fprint(stderr, services)
 		fmt.Fprintf(stderr, "quickstart: the books don't balance\n")
 		return 1
 	}

@@ -3,11 +3,16 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/examples/internal/console"
 	"github.com/surepost/surepost/inbox"
 	"github.com/surepost/surepost/outbox"
 	"github.com/surepost/surepost/relay"
+	"github.com/surepost/surepost/sqlstore"
 )
 
 // place says where the services find their databases and the broker.
@@ -21,23 +26,104 @@ type place struct {
 func (p place) exchange() string            { return p.Prefix + "events" }
 func (p place) queue(service string) string { return p.Prefix + service + ".events" }
 
-// store is what services need of Surepost's store. There is one for each kind of database; with *sql.Tx as the type of
-// the transactions they are used alike.
+// openPlace makes or finds databases and a broker. It returns a function that leaves nothing of this run behind.
+func openPlace(ctx context.Context, o options) (at place, release func() error, err error) {
+	var releases []func() error
+	release = func() error {
+		var errs []error
+		for _, f := range releases {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, release())
+		}
+	}()
+	// Real servers may be shared with others: everything has a name of this run there.
+	run := "surepost-quickstart-" + surepost.NewID()[24:]
+
+	at.Broker = o.amqp
+	if o.amqp == "" {
+		url, stop, err := startBroker()
+		if err != nil {
+			return at, nil, err
+		}
+		at.Broker = url
+		releases = append(releases, stop)
+	} else {
+		at.Prefix = run + "."
+		remove, err := useBroker(ctx, at)
+		if err != nil {
+			return at, nil, err
+		}
+		releases = append(releases, remove)
+	}
+
+	var remove func() error
+	if o.pg == "" {
+		at.Databases, remove, err = makeFolder()
+	} else {
+		at.Postgres = true
+		at.Databases, remove, err = makeSchemas(ctx, o.pg, run)
+	}
+	if err != nil {
+		return at, nil, err
+	}
+	releases = append(releases, remove)
+	return at, release, nil
+}
+
+// removeLimit bounds cleaning up: whoever presses Ctrl-C doesn't want to wait for long.
+const removeLimit = 10 * time.Second
+
+// introduce tells of what all of it is made.
+func (p place) introduce(c *console.Console) {
+	databases, broker := "an SQLite database each", "a message broker inside of this program"
+	if p.Postgres {
+		databases = "a PostgreSQL schema each"
+	}
+	if p.Prefix != "" {
+		broker = "RabbitMQ"
+	}
+	c.Print("%s: four services with %s, and %s.\n", c.Bold("Surepost"), databases, broker)
+	c.Print("  order ── OrderCreated ──▶ inventory ── StockReserved ──▶ payment")
+	c.Print("                            inventory ◀── PaymentRefused ──┤")
+	c.Print("          notification ◀── PaymentTaken, PaymentRefused ──┘\n")
+	c.Print("None of them calls another one. Each writes down what has happened, together with its own work,")
+	c.Print("and whoever is concerned acts on it.")
+}
+
+// store is what is needed of Surepost's store. There is one for each kind of database; all with *sql.Tx as the type of
+// the transactions are used alike.
 type store interface {
 	outbox.Store[*sql.Tx]
 	inbox.Store[*sql.Tx]
 	inbox.AttemptStore
 	relay.Store
+	Migrate(ctx context.Context) ([]sqlstore.Migration, error)
 	Parked(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
 	RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error)
 	Close(ctx context.Context)
 }
 
-func (p place) openDatabase(ctx context.Context, service string) (*sql.DB, store, error) {
+// openDatabase opens a service's database and brings Surepost's tables in it up to date: any process may do so, at every
+// start.
+func (p place) openDatabase(ctx context.Context, service string) (db *sql.DB, store store, err error) {
 	if p.Postgres {
-		return openPostgres(ctx, p.Databases[service])
+		db, store, err = openPostgres(p.Databases[service])
+	} else {
+		db, store, err = openSQLite(p.Databases[service])
 	}
-	return openSQLite(ctx, p.Databases[service])
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := store.Migrate(ctx); err != nil {
+		_ = db.Close()
+		return nil, nil, fmt.Errorf("prepare the database of %s: %w", service, err)
+	}
+	return db, store, nil
 }
 
 // workers is how many events a service handles at once: in SQLite one transaction writes at a time.
@@ -47,7 +133,3 @@ func (p place) workers() int {
 	}
 	return 1
 }
-
-// relayLease is short, because this program kills a relay and waits until the next one takes over. Elsewhere the
-// default of 15 s is better.
-const relayLease = time.Second

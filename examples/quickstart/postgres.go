@@ -7,33 +7,26 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 
-	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/sqlstore"
 )
 
-// openPostgres opens a service's database and brings Surepost's tables in it up to date.
-func openPostgres(ctx context.Context, dsn string) (*sql.DB, store, error) {
+// openPostgres opens a service's database, a schema.
+func openPostgres(dsn string) (*sql.DB, store, error) {
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		return nil, nil, err
 	}
-	store := sqlstore.New(db)
-	if _, err := store.Migrate(ctx); err != nil {
-		db.Close()
-		return nil, nil, err
-	}
-	return db, store, nil
+	return db, sqlstore.New(db), nil
 }
 
 // makeSchemas makes a schema for each service in the database that -pg names, in the place of databases of their own:
 // that takes no more than the right to make schemas. It returns a function that removes them.
-func makeSchemas(ctx context.Context, pgURL string) (dsns map[string]string, remove func() error, err error) {
+func makeSchemas(ctx context.Context, pgURL, run string) (dsns map[string]string, remove func() error, err error) {
 	db, err := sql.Open("pgx", pgURL)
 	if err != nil {
 		return nil, nil, fmt.Errorf("-pg: %w", err)
@@ -52,8 +45,7 @@ func makeSchemas(ctx context.Context, pgURL string) (dsns map[string]string, rem
 		return errors.Join(errs...)
 	}
 	dsns = map[string]string{}
-	run := runName()
-	for _, service := range services {
+	for _, service := range serviceNames {
 		schema := strings.ReplaceAll(run, "-", "_") + "_" + service
 		if _, err := db.ExecContext(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
 			return nil, nil, errors.Join(explainPostgres(err), remove())
@@ -63,12 +55,6 @@ func makeSchemas(ctx context.Context, pgURL string) (dsns map[string]string, rem
 	}
 	return dsns, remove, nil
 }
-
-// removeLimit bounds cleaning up: whoever pressed Ctrl-C doesn't want to wait for long.
-const removeLimit = 10 * time.Second
-
-// runName is different for each run, so that several can share servers.
-func runName() string { return "surepost-quickstart-" + surepost.NewID()[24:] }
 
 // withSearchPath makes the schema the one in which names without a schema are looked for.
 func withSearchPath(pgURL, schema string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/amqp"
@@ -30,15 +31,16 @@ func openService(ctx context.Context, at place, name, tables string) (*service, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := db.ExecContext(ctx, tables+droppedTable); err != nil {
-		return nil, fmt.Errorf("make the tables of the %s service: %w", name, err)
-	}
 	s := &service{name: name, at: at, db: db, store: store}
-	if s.outbox, err = outbox.New(store, outbox.Config{Source: name}); err != nil {
-		return nil, err
+	if _, err = db.ExecContext(ctx, tables+droppedTable); err == nil {
+		s.outbox, err = outbox.New(store, outbox.Config{Source: name})
 	}
-	if s.inbox, err = inbox.New(store, inbox.Config{Consumer: name}); err != nil {
-		return nil, err
+	if err == nil {
+		s.inbox, err = inbox.New(store, inbox.Config{Consumer: name})
+	}
+	if err != nil {
+		s.close(ctx)
+		return nil, fmt.Errorf("open the %s service: %w", name, err)
 	}
 	return s, nil
 }
@@ -51,11 +53,15 @@ func (s *service) close(ctx context.Context) {
 // queue is the service's queue: events wait in it while the service is down.
 func (s *service) queue() string { return s.at.queue(s.name) }
 
+func (s *service) connection() amqp.Connection {
+	return amqp.Connection{URLs: []string{s.at.Broker}, Name: s.name}
+}
+
 // consume handles the events of the service's queue until ctx ends. The queue is made, and bound to the types that the
 // inbox has handlers for.
 func (s *service) consume(ctx context.Context, connected func()) error {
 	consumer, err := amqp.NewConsumer(amqp.ConsumerConfig{
-		Connection: amqp.Connection{URLs: []string{s.at.Broker}, Name: s.name},
+		Connection: s.connection(),
 		Exchange:   s.at.exchange(),
 		Queue:      s.queue(),
 		Types:      s.inbox.Types(),
@@ -69,9 +75,18 @@ func (s *service) consume(ctx context.Context, connected func()) error {
 	return consumer.Run(ctx)
 }
 
-// publish runs a relay, which publishes the events of the service's outbox, until ctx ends. It runs in the service's own
-// process or in another one; it needs nothing but the database and the broker.
-func publish(ctx context.Context, at place, store store, hooks relay.Hooks, ready func()) error {
+// publish publishes the events of the service's outbox until ctx ends.
+func (s *service) publish(ctx context.Context, ready func()) error {
+	return runRelay(ctx, s.at, s.store, relay.Hooks{}, ready)
+}
+
+// relayLease is short, because this program kills a relay and waits until the next one takes over. Elsewhere the
+// default of 15 s is better.
+const relayLease = time.Second
+
+// runRelay runs a relay, in the service's process or in one of its own: it needs nothing but the database and the
+// broker.
+func runRelay(ctx context.Context, at place, store store, hooks relay.Hooks, ready func()) error {
 	publisher, err := amqp.NewPublisher(amqp.PublisherConfig{
 		Connection: amqp.Connection{URLs: []string{at.Broker}, Name: "relay"},
 		Routing:    amqp.Routing{Exchange: at.exchange()},

@@ -108,7 +108,7 @@ func runOrderRelay(ctx context.Context, tell *child.Teller) error {
 	defer db.Close()
 	defer store.Close(context.WithoutCancel(ctx))
 	hooks := relay.Hooks{OnPublished: func(_ relay.Lane, events int) { tell.Did(events) }}
-	return publish(ctx, at, store, hooks, func() { tell.Ready("") })
+	return runRelay(ctx, at, store, hooks, func() { tell.Ready("") })
 }
 
 // services are those with events and handlers.

@@ -42,6 +42,7 @@ func openWitness(ctx context.Context, at place) (*witness, error) {
 		return nil, err
 	}
 	if _, err := db.ExecContext(ctx, witnessTables); err != nil {
+		_ = db.Close()
 		return nil, fmt.Errorf("make the witness's tables: %w", err)
 	}
 	return &witness{
@@ -93,7 +94,7 @@ func (w *witness) Handle(ctx context.Context, event surepost.Event) (inbox.Resul
 }
 
 // publishCopies publishes copies until ctx ends.
-func (w *witness) publishCopies(ctx context.Context) error {
+func (w *witness) publishCopies(ctx context.Context, ready func()) error {
 	publisher, err := amqp.NewPublisher(amqp.PublisherConfig{
 		Connection: amqp.Connection{URLs: []string{w.at.Broker}, Name: "copies"},
 		Routing:    amqp.Routing{Exchange: w.at.exchange()},
@@ -106,6 +107,7 @@ func (w *witness) publishCopies(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = session.Close(ctx) }()
+	ready()
 	for tag := uint64(1); ; tag++ {
 		select {
 		case event := <-w.toCopy:
