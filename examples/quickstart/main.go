@@ -6,9 +6,10 @@
 // A customer's order goes from service to service. None of them calls another one: each writes down what has happened,
 // together with its own work, and whoever is concerned acts on it.
 //
-//	order ──OrderCreated──▶ inventory ──StockReserved──▶ payment ──PaymentTaken────▶ notification
-//	                            ▲                               └─PaymentRefused──▶ notification
-//	                            └──────────────────────────────────────────────────┘ (puts back)
+//	order ─── OrderCreated ──▶ inventory ─── StockReserved ──▶ payment
+//	                           inventory ◀── PaymentRefused ──────┤
+//	                        notification ◀── PaymentRefused ──────┤
+//	                        notification ◀── PaymentTaken ────────┘
 //
 // On the way a process is killed, messages come twice, one can't be handled and one is wanted by nobody. At the end the
 // databases are compared with each other. The program exits with 1 if anything is off.
@@ -25,10 +26,11 @@
 //	service.go       what connects each service to Surepost: outbox, inbox, consumer, relay
 //
 // The rest is the stage: databases and broker (place.go, sqlite.go, postgres.go, broker.go), what runs (shop.go), what
-// happens (story.go, orders.go, witness.go), and the books at the end (facts.go, reconcile.go, table.go).
+// happens (story.go, orders.go, witness.go, logs.go), and the books at the end (facts.go, reconcile.go, table.go).
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -41,6 +43,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/examples/internal/console"
@@ -50,7 +53,8 @@ func main() {
 	if child.Is(os.Args) {
 		os.Exit(child.Run(os.Args, processes))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGPIPE comes if standard output is a pipe that nobody reads any more, as with "| head".
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	os.Exit(program{}.run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -117,12 +121,13 @@ func checkURL(flag, text, example string, schemes ...string) error {
 	return nil
 }
 
-// program is the program but for its process.
+// program is the program but for its process. Its fields are for tests that don't want the books to balance.
 type program struct {
-	beforeBooks func(context.Context, *shop) error // of tests that want the books not to balance
+	opened     func(*shop) error
+	stallLimit time.Duration // default stallLimit
 }
 
-// run returns the exit code: 0 if the books balance, 1 if not or if it couldn't be found out, 2 for a wrong command
+// run returns the exit code: 0 if the books balance, 1 if not or if that couldn't be found out, 2 for a wrong command
 // line.
 func (p program) run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
@@ -132,16 +137,16 @@ func (p program) run(ctx context.Context, args []string, stdout, stderr io.Write
 	case err != nil:
 		return 2
 	}
-	services := &logs{}
-	result, err := p.perform(ctx, o, console.New(stdout), services)
-	if err != nil {
-		fmt.Fprint(stderr, services)
-		fmt.Fprintf(stderr, "quickstart: %v\n", err)
-		return 1
+	logs := &logs{}
+	result, err := p.perform(ctx, o, console.New(stdout), logs)
+	if err == nil && len(result.Problems) > 0 {
+		err = errors.New("the books don't balance")
 	}
-	if len(result.Problems) > 0 {
-		fmt.Fprint(stderr, services)
-		fmt.Fprintf(stderr, "quickstart: the books don't balance\n")
+	if err != nil {
+		if ctx.Err() == nil {
+			fmt.Fprint(stderr, logs)
+		}
+		fmt.Fprintf(stderr, "quickstart: %v\n", err)
 		return 1
 	}
 	return 0
@@ -151,43 +156,53 @@ func (p program) perform(ctx context.Context, o options, c *console.Console, log
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	defer c.Done()
-	defer func() {
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx) // it is the reason of the error
-		}
-	}()
+	slog.SetDefault(slog.New(slog.NewTextHandler(logs, nil)))
+
 	at, release, err := openPlace(ctx, o)
 	if err != nil {
-		return books{}, err
+		return books{}, orCause(ctx, err)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-
-	slog.SetDefault(slog.New(slog.NewTextHandler(logs, nil)))
 	at.introduce(c)
 	shop, err := openShop(ctx, at, logs, fail)
 	if err != nil {
-		return books{}, err
+		return books{}, orCause(ctx, err)
 	}
 	defer shop.close()
-	odd := o.orders - max(o.orders/10, 5)
-	s := &story{shop: shop, Console: c, orders: makeOrders(o.orders, odd, o.seed), odd: odd}
-	if err := s.tell(ctx); err != nil {
-		return books{}, err
-	}
-	if err := shop.stop(ctx); err != nil {
-		return books{}, err
-	}
-	if p.beforeBooks != nil {
-		if err := p.beforeBooks(ctx, shop); err != nil {
+	if p.opened != nil {
+		if err := p.opened(shop); err != nil {
 			return books{}, err
 		}
 	}
-	f, err := shop.gather(ctx)
-	if err != nil {
-		return books{}, err
+	odd := o.orders - max(o.orders/10, 5)
+	s := &story{
+		shop: shop, Console: c, orders: makeOrders(o.orders, odd, o.seed), odd: odd,
+		stallLimit: cmp.Or(p.stallLimit, stallLimit),
 	}
-	result = reconcile(f)
+	told := s.tell(ctx)
+	if told != nil && !errors.Is(told, errStalled) {
+		return books{}, orCause(ctx, told)
+	}
+	if err := shop.stop(ctx); err != nil {
+		return books{}, orCause(ctx, err)
+	}
+	found, err := shop.gather(ctx)
+	if err != nil {
+		return books{}, orCause(ctx, err)
+	}
+	result = reconcile(found)
+	if told != nil {
+		result.Problems = append(result.Problems, told.Error())
+	}
 	c.Done()
 	result.show(c)
 	return result, nil
+}
+
+// orCause prefers why ctx ended to what that led to.
+func orCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }

@@ -26,52 +26,31 @@ type place struct {
 func (p place) exchange() string            { return p.Prefix + "events" }
 func (p place) queue(service string) string { return p.Prefix + service + ".events" }
 
-// openPlace makes or finds databases and a broker. It returns a function that leaves nothing of this run behind.
+// openPlace makes or finds databases and a broker. Release leaves nothing of this run behind.
 func openPlace(ctx context.Context, o options) (at place, release func() error, err error) {
-	var releases []func() error
-	release = func() error {
-		var errs []error
-		for _, f := range releases {
-			errs = append(errs, f())
-		}
-		return errors.Join(errs...)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, release())
-		}
-	}()
-	// Real servers may be shared with others: everything has a name of this run there.
+	var first, second func() error
+	release = func() error { return errors.Join(second(), first()) }
+
+	// Real servers may be shared with others: all names there are this run's own.
 	run := "surepost-quickstart-" + surepost.NewID()[24:]
-
-	at.Broker = o.amqp
 	if o.amqp == "" {
-		url, stop, err := startBroker()
-		if err != nil {
-			return at, nil, err
-		}
-		at.Broker = url
-		releases = append(releases, stop)
+		at.Broker, first, err = startBroker()
 	} else {
-		at.Prefix = run + "."
-		remove, err := useBroker(ctx, at)
-		if err != nil {
-			return at, nil, err
-		}
-		releases = append(releases, remove)
-	}
-
-	var remove func() error
-	if o.pg == "" {
-		at.Databases, remove, err = makeFolder()
-	} else {
-		at.Postgres = true
-		at.Databases, remove, err = makeSchemas(ctx, o.pg, run)
+		at.Broker, at.Prefix = o.amqp, run+"."
+		first, err = useBroker(ctx, at)
 	}
 	if err != nil {
 		return at, nil, err
 	}
-	releases = append(releases, remove)
+	if o.pg == "" {
+		at.Databases, second, err = makeFolder()
+	} else {
+		at.Postgres = true
+		at.Databases, second, err = makeSchemas(ctx, o.pg, run)
+	}
+	if err != nil {
+		return at, nil, errors.Join(err, first())
+	}
 	return at, release, nil
 }
 
@@ -87,12 +66,13 @@ func (p place) introduce(c *console.Console) {
 	if p.Prefix != "" {
 		broker = "RabbitMQ"
 	}
-	c.Print("%s: four services with %s, and %s.\n", c.Bold("Surepost"), databases, broker)
-	c.Print("  order ── OrderCreated ──▶ inventory ── StockReserved ──▶ payment")
-	c.Print("                            inventory ◀── PaymentRefused ──┤")
-	c.Print("          notification ◀── PaymentTaken, PaymentRefused ──┘\n")
-	c.Print("None of them calls another one. Each writes down what has happened, together with its own work,")
-	c.Print("and whoever is concerned acts on it.")
+	c.Print("%s: four services with %s,\nand %s.\n", c.Bold("Surepost"), databases, broker)
+	c.Print("  order ─── OrderCreated ──▶ inventory ─── StockReserved ──▶ payment")
+	c.Print("                             inventory ◀── PaymentRefused ──────┤")
+	c.Print("                          notification ◀── PaymentRefused ──────┤")
+	c.Print("                          notification ◀── PaymentTaken ────────┘\n")
+	c.Print("None of them calls another one. Each writes down what has happened, together with\n" +
+		"its own work, and whoever is concerned acts on it.")
 }
 
 // store is what is needed of Surepost's store. There is one for each kind of database; all with *sql.Tx as the type of

@@ -169,7 +169,7 @@ func (s *shop) start(ctx context.Context, name string, work func(ctx context.Con
 		defer close(t.ended)
 		t.err = work(ctx, func() { once.Do(func() { close(ready) }) })
 		if ctx.Err() == nil {
-			s.fail(fmt.Errorf("%s ended by itself: %w", name, t.err))
+			s.fail(fmt.Errorf("%s ended by itself: %v", name, t.err))
 		}
 	}()
 	var err error

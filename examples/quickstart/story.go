@@ -13,12 +13,14 @@ import (
 	"github.com/surepost/surepost/relay"
 )
 
-// story is what is shown, chapter by chapter. Each one shows one promise.
+// story is what is shown, chapter by chapter. Each one shows a promise.
 type story struct {
 	*shop
 	*console.Console
-	orders []Order
-	odd    int // the place of the order in Swiss francs
+	orders     []Order
+	odd        int // the place of the order in Swiss francs, the first one of the fourth chapter
+	stallLimit time.Duration
+	looked     time.Time // when it was last looked how far everything is
 }
 
 func (s *story) tell(ctx context.Context) error {
@@ -28,9 +30,9 @@ func (s *story) tell(ctx context.Context) error {
 	}{
 		{"An order and its event are committed together, or not at all", s.tellOfOrders},
 		{"When the relay dies, nothing is lost, and nobody waits for it", s.tellOfTheRelay},
-		{"Whatever comes twice has its effect once", s.tellOfCopies},
+		{"What comes twice has its effect once", s.tellOfCopies},
 		{"A poison message holds up nobody else, and isn't lost", s.tellOfPoison},
-		{"An event that nobody wants is kept until somebody does", s.tellOfParking},
+		{"An event that nobody wants yet is kept", s.tellOfParking},
 	} {
 		s.Print("\n%s", s.Bold(fmt.Sprintf("%d. %s", i+1, chapter.title)))
 		if err := chapter.tell(ctx); err != nil {
@@ -41,49 +43,48 @@ func (s *story) tell(ctx context.Context) error {
 }
 
 func (s *story) tellOfOrders(ctx context.Context) error {
-	half := s.odd / 2
-	if err := s.placeOrders(ctx, s.orders[:half]); err != nil {
+	if err := s.placeOrders(ctx, s.orders[:s.odd/2]); err != nil {
 		return err
 	}
 	committed, refused := s.answers()
-	s.Say("%d orders committed, %d refused: their transactions were rolled back after the event", committed, refused)
-	s.Say("was written, and so the event is gone, too")
+	s.Say("%d orders are committed. %d are refused after their event was written:\n"+
+		"the rollback takes it along, and nobody will ever hear of it.", committed, refused)
 	return nil
 }
 
 func (s *story) tellOfTheRelay(ctx context.Context) error {
-	// It shall be at work when it is killed.
-	err := s.await(ctx, func(ctx context.Context) (bool, error) { return s.orderRelay.Done() > 0, nil })
+	// It shall have something behind it when it is killed.
+	err := s.await(ctx, func(context.Context) (bool, error) { return s.orderRelay.Done() > 0, nil })
 	if err != nil {
 		return err
 	}
 	pid, published := s.orderRelay.Kill()
-	s.Say("the process that publishes the orders' events is killed (%s, pid %d), %d events far", killedBy(), pid, published)
+	s.Say("The process that publishes the order service's events is killed\n(%s, pid %d) after %d events.", killedBy(), pid, published)
 
 	if err := s.placeOrders(ctx, s.orders[s.odd/2:s.odd]); err != nil {
 		return err
 	}
-	committed, refused := s.answers()
 	waiting, err := s.unpublished(ctx)
 	if err != nil {
 		return err
 	}
-	s.Say("the shop goes on: %d orders committed, %d refused by now; %d events wait in the outbox", committed, refused, waiting)
+	committed, _ := s.answers()
+	s.Say("The shop goes on: %d orders are committed, and %d events wait in the outbox.", committed, waiting)
 	if err := s.startOrderRelay(ctx); err != nil {
 		return err
 	}
-	s.Say("another relay is started; it takes over when the dead one's lease ends, after %v at most", relayLease)
+	s.Say("Another relay is started. It takes over when the dead one's lease ends (%v).", relayLease)
 	if err := s.settle(ctx, 0); err != nil {
 		return err
 	}
-	s.Say("everything has arrived: each order is reserved, paid or declined, and its customer told")
+	s.Say("Everything has arrived: each order is reserved, paid or declined, and its\ncustomer told.")
 	return nil
 }
 
-// killedBy says what Kill is here.
+// killedBy says what Kill does here.
 func killedBy() string {
 	if runtime.GOOS == "windows" {
-		return "TerminateProcess"
+		return "TerminateProcess; there is no SIGKILL on Windows"
 	}
 	return "SIGKILL"
 }
@@ -97,8 +98,9 @@ func (s *story) tellOfCopies(ctx context.Context) error {
 	for _, service := range s.services() {
 		dropped += r.count(service.db, `SELECT count(*) FROM dropped`)
 	}
-	s.Say("%d copies were thrown in all the while, and the new relay, which can't know what the dead", copies)
-	s.Say("one had sent last, repeated %d: the services' inboxes have dropped all %d that they got", messages-events-copies, dropped)
+	s.Say("%d copies were thrown in on the way. The second relay, which can't know what\n"+
+		"the first one had sent last, has repeated %d events. The services' inboxes have\n"+
+		"dropped all %d that came to them.", copies, messages-events-copies, dropped)
 	return r.err
 }
 
@@ -109,19 +111,20 @@ func (s *story) tellOfPoison(ctx context.Context) error {
 	if err := s.settle(ctx, 1); err != nil {
 		return err
 	}
-	letters := amqp.DeadLettersConfig{Connection: s.payment.connection(), Queue: s.payment.queue()}
-	var found []amqp.DeadLetter
-	err := s.await(ctx, func(ctx context.Context) (bool, error) {
-		var err error
-		found, err = amqp.DeadLetters(ctx, letters)
-		return len(found) > 0, err
+	queue := amqp.DeadLettersConfig{Connection: s.payment.connection(), Queue: s.payment.queue()}
+	var letters []amqp.DeadLetter
+	err := s.await(ctx, func(ctx context.Context) (_ bool, err error) {
+		letters, err = amqp.DeadLetters(ctx, queue)
+		return len(letters) > 0, err
 	})
 	if err != nil {
 		return err
 	}
-	s.Say("an order in Swiss francs is more than payment can handle: %q", found[0].Error)
-	s.Say("its %s is in the dead-letter queue; the %d orders after it went past", found[0].Type, len(s.orders)-s.odd-1)
+	s.Say("Payment can't handle an order in Swiss francs. Its %s is in the\n"+
+		"dead-letter queue, and the %d orders after it went past. The reason:\n%s",
+		letters[0].Type, len(s.orders)-s.odd-1, s.Faint(letters[0].Error))
 
+	// Payment is repaired and started again.
 	if err := s.consumers["payment"].end(); err != nil {
 		return err
 	}
@@ -129,14 +132,13 @@ func (s *story) tellOfPoison(ctx context.Context) error {
 	if err := s.startConsumer(ctx, "payment", s.payment.consume); err != nil {
 		return err
 	}
-	report, err := amqp.Redrive(ctx, amqp.RedriveConfig{Connection: letters.Connection, Queue: letters.Queue})
-	if err != nil {
+	if _, err := amqp.Redrive(ctx, amqp.RedriveConfig{Connection: queue.Connection, Queue: queue.Queue}); err != nil {
 		return err
 	}
 	if err := s.settle(ctx, 0); err != nil {
 		return err
 	}
-	s.Say("payment is repaired and started again, %d dead letter is redriven: the order is paid", report.Moved)
+	s.Say("Payment is given the rate, and the dead letter is redriven: the order is paid.")
 	return nil
 }
 
@@ -145,35 +147,31 @@ func (s *story) tellOfParking(ctx context.Context) error {
 		return err
 	}
 	var parked []relay.ParkedEvent
-	err := s.await(ctx, func(ctx context.Context) (bool, error) {
-		var err error
-		parked, err = s.order.store.Parked(ctx, relay.ParkedFilter{}, 10)
+	err := s.await(ctx, func(ctx context.Context) (_ bool, err error) {
+		parked, err = s.order.store.Parked(ctx, relay.ParkedFilter{}, 1)
 		return len(parked) > 0, err
 	})
 	if err != nil {
 		return err
 	}
-	s.Say("a %s leads to no queue; the relay has parked it: %q", parked[0].Event.Type, parked[0].Reason)
+	s.Say("A %s leads to no queue. The relay has parked it:\n%s", parked[0].Event.Type, s.Faint(parked[0].Reason))
 
-	// A new version of the notification service.
-	if err := s.consumers["notification"].end(); err != nil {
-		return err
+	// A new version of the notification service is started. The witness wants to see such events, too.
+	for _, name := range []string{"notification", witnessName} {
+		if err := s.consumers[name].end(); err != nil {
+			return err
+		}
 	}
 	inbox.On(s.notification.inbox, priceChanged, s.notification.onPriceChanged)
+	s.witness.types = append(s.witness.types, priceChanged)
 	if err := s.startConsumer(ctx, "notification", s.notification.consume); err != nil {
 		return err
 	}
-	// The witness wants to see it, too.
-	if err := s.consumers[witnessName].end(); err != nil {
-		return err
-	}
-	s.witness.types = append(s.witness.types, priceChanged)
 	if err := s.startConsumer(ctx, witnessName, s.witness.watch); err != nil {
 		return err
 	}
 
-	retried, err := s.order.store.RetryParked(ctx, relay.ParkedFilter{Type: priceChanged})
-	if err != nil {
+	if _, err := s.order.store.RetryParked(ctx, relay.ParkedFilter{Type: priceChanged}); err != nil {
 		return err
 	}
 	err = s.await(ctx, func(ctx context.Context) (bool, error) {
@@ -183,20 +181,20 @@ func (s *story) tellOfParking(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.Say("notification learns what to do about it, %d parked event is retried, and has arrived", retried)
+	s.Say("Notification learns what to do about it, the parked event is retried, and\nhas arrived.")
 	return s.settle(ctx, 0)
 }
 
 // placeOrders places orders as customers do, one after the other.
 func (s *story) placeOrders(ctx context.Context, orders []Order) error {
 	pause := min(5*time.Millisecond, 2*time.Second/time.Duration(len(s.orders))) // some time to watch
-	for i, order := range orders {
+	for _, order := range orders {
 		err := s.order.place(ctx, order)
 		if err != nil && !errors.Is(err, errOverLimit) {
 			return fmt.Errorf("place %s: %w", order.ID, err)
 		}
 		s.told[order.ID] = err == nil
-		if i%10 == 0 {
+		if time.Since(s.looked) > lookInterval {
 			if _, err := s.look(ctx); err != nil {
 				return err
 			}
@@ -233,7 +231,6 @@ type standing struct {
 	committed, reserved, paid, refused, returned, notified int
 
 	messages, dropped int
-	copies            int64
 }
 
 // look looks how far everything is, and shows it.
@@ -247,13 +244,13 @@ func (s *story) look(ctx context.Context) (standing, error) {
 		returned:  r.count(s.inventory.db, `SELECT count(DISTINCT event_id) FROM returns`),
 		notified:  r.count(s.notification.db, `SELECT count(DISTINCT event_id) FROM notifications WHERE event_type <> '`+priceChanged+`'`),
 		messages:  r.count(s.witness.db, `SELECT count(*) FROM sightings`),
-		copies:    s.witness.copies.Load(),
 	}
 	for _, service := range s.services() {
 		now.dropped += r.count(service.db, `SELECT count(*) FROM dropped`)
 	}
-	s.Show("committed %d → reserved %d → paid %d, declined %d → notified %d; copies dropped %d",
-		now.committed, now.reserved, now.paid, now.refused, now.notified, now.dropped)
+	s.Show("committed %d, reserved %d, paid %d, declined %d, notified %d",
+		now.committed, now.reserved, now.paid, now.refused, now.notified)
+	s.looked = time.Now()
 	return now, r.err
 }
 
@@ -263,14 +260,18 @@ func (n standing) arrived(heldUp int) bool {
 }
 
 const (
+	// lookInterval is how often it is looked how far everything is: not so often that the databases feel it.
+	lookInterval = 50 * time.Millisecond
 	// quietFor is how long nothing may have moved before all is taken to be settled: the last copies may still come.
 	quietFor = 300 * time.Millisecond
-	// stallLimit is how long the program waits for what is missing while nothing moves.
+	// stallLimit is how long the story waits for what is missing while nothing moves.
 	stallLimit = 20 * time.Second
 )
 
-// settle waits until all orders have come to their end, but for so many that are held up, or until nothing moves any
-// more though something is missing: the books will tell.
+// errStalled ends the story, but not the program: the books will tell what is missing.
+var errStalled = errors.New("something is missing, and nothing moves any more")
+
+// settle waits until all orders have come to their end, but for so many that are held up.
 func (s *story) settle(ctx context.Context, heldUp int) error {
 	last, moved := standing{}, time.Now()
 	for {
@@ -281,15 +282,13 @@ func (s *story) settle(ctx context.Context, heldUp int) error {
 		if now != last {
 			last, moved = now, time.Now()
 		}
-		still := time.Since(moved)
-		if now.arrived(heldUp) && still >= quietFor {
+		switch still := time.Since(moved); {
+		case now.arrived(heldUp) && still >= quietFor:
 			return nil
+		case still >= s.stallLimit:
+			return errStalled
 		}
-		if still >= stallLimit {
-			s.Say("nothing has moved for %v, though something is missing", stallLimit)
-			return nil
-		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := sleep(ctx, lookInterval); err != nil {
 			return err
 		}
 	}
@@ -297,11 +296,12 @@ func (s *story) settle(ctx context.Context, heldUp int) error {
 
 // await waits until something is the case.
 func (s *story) await(ctx context.Context, is func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stallLimit, fmt.Errorf("what was to happen hasn't within %v", stallLimit))
-	defer cancel()
-	for {
+	for began := time.Now(); ; {
 		if done, err := is(ctx); done || err != nil {
 			return err
+		}
+		if time.Since(began) > s.stallLimit {
+			return errStalled
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,11 +41,13 @@ func New(w io.Writer) *Console {
 
 const eraseLine = "\r\x1b[K" // ECMA-48 §8.3.41, erase in line
 
-// Say writes a line that stays, with the time.
+// Say writes lines that stay, the first one with the time.
 func (c *Console) Say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.write(c.stamp() + fmt.Sprintf(format, args...) + "\n")
+	stamp := c.stamp()
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n"+strings.Repeat(" ", len(stamp)))
+	c.write(stamp + text + "\n")
 }
 
 // Print writes a line that stays, without the time.
