@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/surepost/surepost/examples/internal/child"
 )
 
 // kill is one planned SIGKILL.
@@ -21,12 +23,12 @@ var killPlan = []kill{{0.15, "relay"}, {0.30, "inventory"}, {0.40, "relay"}, {0.
 type chaos struct {
 	orders   int
 	posted   func() int64
-	services map[string]*service
+	services map[string]*child.Service
 	say      func(format string, args ...any)
 	killed   []chan struct{} // closed when the kill of the plan was carried out
 }
 
-func newChaos(orders int, posted func() int64, services map[string]*service, say func(string, ...any)) *chaos {
+func newChaos(orders int, posted func() int64, services map[string]*child.Service, say func(string, ...any)) *chaos {
 	c := &chaos{orders: orders, posted: posted, services: services, say: say}
 	for range killPlan {
 		c.killed = append(c.killed, make(chan struct{}))
@@ -75,9 +77,9 @@ func (c *chaos) run(ctx context.Context) error {
 		if err := c.awaitWork(ctx, victim); err != nil {
 			return err
 		}
-		pid, done := victim.kill()
+		pid, done := victim.Kill()
 		at := c.posted()
-		if _, err := victim.start(ctx); err != nil {
+		if _, err := victim.Start(ctx); err != nil {
 			return err
 		}
 		c.say("killed %s (pid %d) at %s orders, after %s events of its own; started it again", due.service, pid, thousands(at), thousands(done))
@@ -88,19 +90,19 @@ func (c *chaos) run(ctx context.Context) error {
 
 // awaitWork waits until the service has got on by a random number of events and is at work, and then for a random
 // moment: it is hit in the midst of something.
-func (c *chaos) awaitWork(ctx context.Context, s *service) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, workLimit, fmt.Errorf("%s was to be killed, but did no work within %v", s.name, workLimit))
+func (c *chaos) awaitWork(ctx context.Context, s *child.Service) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, workLimit, fmt.Errorf("%s was to be killed, but did no work within %v", s.Name, workLimit))
 	defer cancel()
-	enough := s.done() + rand.Int64N(1+int64(c.orders)/20)
-	for since, before := time.Now(), s.done(); s.done() < max(enough, before+3); {
+	enough := s.Done() + rand.Int64N(1+int64(c.orders)/20)
+	for since, before := time.Now(), s.Done(); s.Done() < max(enough, before+3); {
 		if time.Since(since) > burst {
-			since, before = time.Now(), s.done()
+			since, before = time.Now(), s.Done()
 		}
 		if err := pause(ctx); err != nil {
 			return err
 		}
 	}
-	time.Sleep(rand.N(tellInterval))
+	time.Sleep(rand.N(child.TellInterval))
 	return nil
 }
 

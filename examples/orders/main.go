@@ -16,9 +16,9 @@
 //	subscription.go          the consumer
 //	order.go, database.go    what they tell each other, and how they open their databases
 //
-// The rest is the stage: processes (role.go, process.go), the orders (catalog.go, orders_file.go), clients.go, what
-// goes wrong (chaos.go, redelivery.go), the end (settle.go, facts.go, reconcile.go) and what is shown of it
-// (progress.go, report.go).
+// The rest is the stage: processes (role.go, internal/child), the orders (catalog.go, orders_file.go), clients.go, what
+// goes wrong (chaos.go, redelivery.go), the end (settle.go, facts.go, reconcile.go) and what is shown of it (report.go,
+// internal/console).
 package main
 
 import (
@@ -30,11 +30,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/surepost/surepost/examples/internal/child"
+	"github.com/surepost/surepost/examples/internal/console"
 )
 
 func main() {
-	if isService(os.Args) {
-		os.Exit(runService(os.Args[2]))
+	if child.Is(os.Args) {
+		os.Exit(child.Run(os.Args, services))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
@@ -101,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if o.json {
 		telling = stderr
 	}
-	progress := newProgress(telling)
+	progress := console.New(telling)
 	result, err := perform(ctx, o, progress)
 	if err != nil {
 		fmt.Fprintf(stderr, "orders: %v\n", err)
@@ -126,18 +129,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // perform gets orders and servers, and plays.
-func perform(ctx context.Context, o options, progress *progress) (result outcome, err error) {
+func perform(ctx context.Context, o options, progress *console.Console) (result outcome, err error) {
 	orders, err := readOrders(o.folder, o.seed, o.orders)
 	if err != nil {
 		return outcome{}, err
 	}
-	progress.say("opening PostgreSQL and RabbitMQ")
+	progress.Say("opening PostgreSQL and RabbitMQ")
 	servers, err := openServers(ctx)
 	if err != nil {
 		return outcome{}, orCause(ctx, err)
 	}
 	if o.keep {
-		defer func() { progress.say("%s", keepNote(servers.environment)) }()
+		defer func() { progress.Say("%s", keepNote(servers.environment)) }()
 	} else {
 		defer func() { err = errors.Join(err, servers.close()) }()
 	}

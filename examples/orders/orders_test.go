@@ -9,14 +9,18 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/surepost/surepost/examples/internal/child"
+	"github.com/surepost/surepost/examples/internal/console"
 )
 
 // The services are processes of this program, which here is the test's.
 func TestMain(m *testing.M) {
-	if isService(os.Args) {
-		os.Exit(runService(os.Args[2]))
+	if child.Is(os.Args) {
+		os.Exit(child.Run(os.Args, services))
 	}
 	os.Exit(m.Run())
 }
@@ -72,17 +76,15 @@ func TestInterruptEndsEverything(t *testing.T) {
 	}()
 	interrupted := errors.New("interrupted")
 	ctx, interrupt := context.WithCancelCause(t.Context())
-	var log bytes.Buffer
-	progress := newProgress(&log)
+	log := &lockedBuffer{}
+	progress := console.New(log)
 	st := make(chan error, 1)
 	go func() {
 		_, err := play(ctx, servers.environment, orders, 8, progress)
 		st <- err
 	}()
 	for posted := false; !posted; time.Sleep(10 * time.Millisecond) {
-		progress.mu.Lock()
 		posted = strings.Contains(log.String(), "killed relay")
-		progress.mu.Unlock()
 		select {
 		case err := <-st:
 			t.Fatalf("ended too early: %v\n%s", err, log.String())
@@ -103,6 +105,24 @@ func TestInterruptEndsEverything(t *testing.T) {
 	}
 }
 
+// lockedBuffer is safe for concurrent use.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
 // childServices returns the command lines of services that this process has started and that still run.
 func childServices(t *testing.T) []string {
 	t.Helper()
@@ -117,7 +137,7 @@ func childServices(t *testing.T) []string {
 	var found []string
 	for _, path := range paths {
 		line, _ := os.ReadFile(path) // it may have ended meanwhile
-		if args := strings.Split(string(line), "\x00"); args[0] == self && len(args) > 1 && args[1] == serviceCommand {
+		if args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"); args[0] == self && child.Is(args) {
 			found = append(found, strings.Join(args, " "))
 		}
 	}

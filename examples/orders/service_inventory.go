@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/inbox"
 	"github.com/surepost/surepost/outbox"
 )
@@ -34,7 +35,7 @@ CREATE TABLE IF NOT EXISTS reservations (
 );`
 
 // runInventory handles OrderCreated until ctx ends.
-func runInventory(ctx context.Context, env environment, tell *teller) error {
+func runInventory(ctx context.Context, env environment, tell *child.Teller) error {
 	pool, store, err := openDatabase(ctx, env.inventoryDatabase, inventoryTables, workers+2)
 	if err != nil {
 		return err

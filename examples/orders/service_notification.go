@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/inbox"
 )
 
@@ -34,7 +35,7 @@ CREATE TABLE IF NOT EXISTS notifications (
 );`
 
 // runNotification handles OrderCreated and StockReserved until ctx ends.
-func runNotification(ctx context.Context, env environment, tell *teller) error {
+func runNotification(ctx context.Context, env environment, tell *child.Teller) error {
 	pool, store, err := openDatabase(ctx, env.notificationDatabase, notificationTables, workers+2)
 	if err != nil {
 		return err

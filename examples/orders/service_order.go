@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/outbox"
 )
 
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS order_lines (
 );`
 
 // runOrderService serves POST /orders until ctx ends.
-func runOrderService(ctx context.Context, env environment, tell *teller) error {
+func runOrderService(ctx context.Context, env environment, tell *child.Teller) error {
 	pool, store, err := openDatabase(ctx, env.ordersDatabase, orderTables, 12)
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func runOrderService(ctx context.Context, env environment, tell *teller) error {
 	if err != nil {
 		return err
 	}
-	tell.ready(listener.Addr().String())
+	tell.Ready(listener.Addr().String())
 
 	context.AfterFunc(ctx, func() {
 		closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/surepost/surepost/amqp"
+	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/relay"
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
@@ -20,7 +21,7 @@ const leaseTTL = 2 * time.Second
 
 // runRelay publishes what the order service and the inventory write, until ctx ends. It runs one relay per database;
 // they share nothing but the process and the settings of the publisher.
-func runRelay(ctx context.Context, env environment, tell *teller) error {
+func runRelay(ctx context.Context, env environment, tell *child.Teller) error {
 	publisher, err := amqp.NewPublisher(amqp.PublisherConfig{
 		Connection: amqp.Connection{URLs: []string{env.amqp}, Name: "relay"},
 	})
@@ -39,7 +40,7 @@ func runRelay(ctx context.Context, env environment, tell *teller) error {
 		r, err := relay.New(store, publisher, relay.Config{
 			LeaseTTL: leaseTTL,
 			Logger:   slog.Default(),
-			Hooks:    relay.Hooks{OnPublished: func(_ relay.Lane, events int) { tell.did(events) }},
+			Hooks:    relay.Hooks{OnPublished: func(_ relay.Lane, events int) { tell.Did(events) }},
 		})
 		if err != nil {
 			return err
@@ -50,7 +51,7 @@ func runRelay(ctx context.Context, env environment, tell *teller) error {
 		}
 		relays = append(relays, r)
 	}
-	tell.ready("")
+	tell.Ready("")
 	return runAll(ctx, relays)
 }
 

@@ -50,7 +50,7 @@ func (st *stage) settle(ctx context.Context, tick func()) error {
 		case now.complete() && still >= quietFor:
 			return nil
 		case still >= stallLimit:
-			st.progress.say("nothing has moved for %v, though something is missing: what isn't there now counts as lost", stallLimit)
+			st.progress.Say("nothing has moved for %v, though something is missing: what isn't there now counts as lost", stallLimit)
 			return nil
 		}
 		tick()

@@ -7,12 +7,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/surepost/surepost/examples/internal/child"
+	"github.com/surepost/surepost/examples/internal/console"
 )
 
 // stage is a run: four services, the clients that post orders, and what is done to them.
 type stage struct {
-	progress   *progress
-	services   map[string]*service
+	progress   *console.Console
+	services   map[string]*child.Service
 	clients    *clients
 	redelivery *redelivery
 
@@ -21,12 +24,12 @@ type stage struct {
 
 // play posts the orders, kills and re-delivers on the way, waits until all is settled and returns the reconciliation.
 // When it returns no process is left.
-func play(ctx context.Context, env environment, orders []Order, clientCount int, progress *progress) (outcome, error) {
+func play(ctx context.Context, env environment, orders []Order, clientCount int, progress *console.Console) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	st := &stage{progress: progress, services: map[string]*service{}}
+	st := &stage{progress: progress, services: map[string]*child.Service{}}
 	defer st.close()
-	defer progress.done()
+	defer progress.Done()
 
 	if err := st.open(ctx, cancel, env, clientCount); err != nil {
 		return outcome{}, orCause(ctx, err)
@@ -35,7 +38,7 @@ func play(ctx context.Context, env environment, orders []Order, clientCount int,
 	if err := st.post(ctx, orders, clientCount); err != nil {
 		return outcome{}, orCause(ctx, err)
 	}
-	progress.say("all orders are answered; waiting until everything has come to its end")
+	progress.Say("all orders are answered; waiting until everything has come to its end")
 	if err := st.settle(ctx, func() { st.show(len(orders)) }); err != nil {
 		return outcome{}, orCause(ctx, err)
 	}
@@ -45,7 +48,7 @@ func play(ctx context.Context, env environment, orders []Order, clientCount int,
 	// left there.
 	var late []string
 	for _, name := range []string{"order-service", "relay", "inventory", "notification"} {
-		if err := st.services[name].stop(ctx); err != nil {
+		if err := st.services[name].Stop(ctx); err != nil {
 			late = append(late, err.Error())
 		}
 	}
@@ -85,9 +88,9 @@ func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env e
 				return err
 			}
 		}
-		s := &service{name: name, env: env.variables(), log: st.progress, failed: failed}
+		s := &child.Service{Name: name, Env: env.variables(), Log: st.progress, Failed: failed}
 		st.services[name] = s
-		where, err := s.start(ctx)
+		where, err := s.Start(ctx)
 		if err != nil {
 			return err
 		}
@@ -106,7 +109,7 @@ func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env e
 		}
 		*db.pool = pool
 	}
-	st.progress.say("the order service, the inventory, the notification service and the relay run")
+	st.progress.Say("the order service, the inventory, the notification service and the relay run")
 
 	// The relays find nothing for a while, as they do wherever a service is new: an empty log is a place to begin
 	// from like any other.
@@ -122,7 +125,7 @@ func (st *stage) open(ctx context.Context, failed context.CancelCauseFunc, env e
 func (st *stage) post(ctx context.Context, orders []Order, clientCount int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	chaos := newChaos(len(orders), st.clients.posted.Load, st.services, st.progress.say)
+	chaos := newChaos(len(orders), st.clients.posted.Load, st.services, st.progress.Say)
 	ended := make(chan error, 2)
 	go func() { ended <- chaos.run(ctx) }()
 	go func() { ended <- st.clients.post(ctx, orders, clientCount, chaos.gate) }()
@@ -149,16 +152,16 @@ func (st *stage) post(ctx context.Context, orders []Order, clientCount int) erro
 
 // show shows how far everything is.
 func (st *stage) show(orders int) {
-	st.progress.show("posted %s of %s, refused %s; published %s, reserved %s, notified %s, re-delivered %s",
+	st.progress.Show("posted %s of %s, refused %s; published %s, reserved %s, notified %s, re-delivered %s",
 		thousands(st.clients.posted.Load()), thousands(orders), thousands(st.clients.refused.Load()),
-		thousands(st.services["relay"].done()), thousands(st.services["inventory"].done()), thousands(st.services["notification"].done()),
+		thousands(st.services["relay"].Done()), thousands(st.services["inventory"].Done()), thousands(st.services["notification"].Done()),
 		thousands(st.redelivery.copies.Load()))
 }
 
 // close ends what still runs.
 func (st *stage) close() {
 	for _, s := range st.services {
-		s.kill()
+		s.Kill()
 	}
 	if st.redelivery != nil {
 		st.redelivery.close()

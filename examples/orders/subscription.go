@@ -9,6 +9,7 @@ import (
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/amqp"
+	"github.com/surepost/surepost/examples/internal/child"
 	"github.com/surepost/surepost/inbox"
 )
 
@@ -17,7 +18,7 @@ const workers = 8
 
 // consume hands the queue's events to the inbox until ctx ends. The queue is bound to the types that the inbox has
 // handlers for.
-func consume(ctx context.Context, env environment, tell *teller, pool *pgxpool.Pool, in *inbox.Inbox[pgx.Tx], queue string) error {
+func consume(ctx context.Context, env environment, tell *child.Teller, pool *pgxpool.Pool, in *inbox.Inbox[pgx.Tx], queue string) error {
 	var once sync.Once
 	consumer, err := amqp.NewConsumer(amqp.ConsumerConfig{
 		Connection: amqp.Connection{URLs: []string{env.amqp}, Name: in.Consumer()},
@@ -26,8 +27,8 @@ func consume(ctx context.Context, env environment, tell *teller, pool *pgxpool.P
 		Handler:    &copyCounter{in, pool},
 		Workers:    workers,
 		Hooks: amqp.ConsumerHooks{
-			OnConnect: func() { once.Do(func() { tell.ready("") }) },
-			OnHandled: func(amqp.HandledMessage) { tell.did(1) },
+			OnConnect: func() { once.Do(func() { tell.Ready("") }) },
+			OnHandled: func(amqp.HandledMessage) { tell.Did(1) },
 		},
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package child
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func startProcess(service string, env []string, log io.Writer) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(program, serviceCommand, service), ready: make(chan string, 1), exited: make(chan struct{})}
+	p := &process{cmd: exec.Command(program, command, service), ready: make(chan string, 1), exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = log
 	stdin, err := p.cmd.StdinPipe()
@@ -82,24 +82,25 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// service is a service through all of its processes. It is safe for concurrent use.
-type service struct {
-	name    string
-	env     []string
-	log     io.Writer
-	failed  context.CancelCauseFunc // called if a process ends by itself
+// Service is a service through all of its processes. It is safe for concurrent use.
+type Service struct {
+	Name   string
+	Env    []string // besides this process's own
+	Log    io.Writer
+	Failed context.CancelCauseFunc // called if a process ends by itself
+
 	mu      sync.Mutex
 	process *process
 	earlier int64 // what killed processes had done
 }
 
-// start starts the service and waits until it does its work. It returns the address where it listens, if it does.
-func (s *service) start(ctx context.Context) (address string, err error) {
+// Start starts the service and waits until it does its work. It returns the address where it listens, if it does.
+func (s *Service) Start(ctx context.Context) (address string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it wasn't ready within %v", startLimit))
 	defer cancel()
-	p, err := startProcess(s.name, s.env, s.log)
+	p, err := startProcess(s.Name, s.Env, s.Log)
 	if err != nil {
-		return "", fmt.Errorf("start %s: %w", s.name, err)
+		return "", fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	s.mu.Lock()
 	s.process = p
@@ -107,10 +108,10 @@ func (s *service) start(ctx context.Context) (address string, err error) {
 	select {
 	case address = <-p.ready:
 	case <-p.exited:
-		return "", fmt.Errorf("start %s: it ended: %w", s.name, orEnded(p.err))
+		return "", fmt.Errorf("start %s: it ended: %w", s.Name, orEnded(p.err))
 	case <-ctx.Done():
 		p.kill()
-		return "", fmt.Errorf("start %s: %w", s.name, context.Cause(ctx))
+		return "", fmt.Errorf("start %s: %w", s.Name, context.Cause(ctx))
 	}
 	go func() {
 		<-p.exited
@@ -118,7 +119,7 @@ func (s *service) start(ctx context.Context) (address string, err error) {
 		mine := s.process == p
 		s.mu.Unlock()
 		if mine {
-			s.failed(fmt.Errorf("%s (pid %d) ended by itself: %w", s.name, p.pid(), orEnded(p.err)))
+			s.Failed(fmt.Errorf("%s (pid %d) ended by itself: %w", s.Name, p.pid(), orEnded(p.err)))
 		}
 	}()
 	return address, nil
@@ -134,7 +135,7 @@ func orEnded(err error) error {
 }
 
 // take takes the process from the service, so that its end is no surprise.
-func (s *service) take() *process {
+func (s *Service) take() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.process
@@ -145,8 +146,8 @@ func (s *service) take() *process {
 	return p
 }
 
-// kill kills the process and returns its pid and what it had done.
-func (s *service) kill() (pid int, done int64) {
+// Kill kills the process and returns its pid and what it had done.
+func (s *Service) Kill() (pid int, done int64) {
 	p := s.take()
 	if p == nil {
 		return 0, 0
@@ -155,29 +156,32 @@ func (s *service) kill() (pid int, done int64) {
 	return p.pid(), p.done.Load()
 }
 
-// stop asks the service to finish what it has begun, and waits for its end.
-func (s *service) stop(ctx context.Context) error {
+// Stop asks the service to finish what it has begun, and waits for its end.
+func (s *Service) Stop(ctx context.Context) error {
 	p := s.take()
 	if p == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if p.cmd.Process.Signal(syscall.SIGTERM) != nil {
+		p.kill() // it has ended, or there are no such signals (Windows)
+		return nil
+	}
 	select {
 	case <-p.exited:
 	case <-ctx.Done():
 		p.kill()
-		return fmt.Errorf("%s didn't end when it was asked to, and was killed: %w", s.name, ctx.Err())
+		return fmt.Errorf("%s didn't end when it was asked to, and was killed: %w", s.Name, ctx.Err())
 	}
 	if p.err != nil {
-		return fmt.Errorf("%s was asked to end: %w", s.name, p.err)
+		return fmt.Errorf("%s was asked to end: %w", s.Name, p.err)
 	}
 	return nil
 }
 
-// done returns how many events the service has published or handled, in all of its processes.
-func (s *service) done() int64 {
+// Done returns how many events the service has published or handled, in all of its processes.
+func (s *Service) Done() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil {
