@@ -1,6 +1,6 @@
 # make test          everything, with the race detector; installs and starts what it needs
-# make test-images   what talks to servers, against those of Debian releases in Docker: by default PostgreSQL 18 and
-#                    RabbitMQ 4.3
+# make test-images   what talks to servers, against those of Debian releases in Docker: by default PostgreSQL 18,
+#                    RabbitMQ 4.3 and MariaDB 11.8
 # make images        builds their images; installs and starts Docker
 # make demo          the main job on real input: 20,000 orders through PostgreSQL and RabbitMQ, with crashes on the way
 # make up            starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
