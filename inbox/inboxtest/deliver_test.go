@@ -144,6 +144,16 @@ func TestHandlersThatBreakInProductionAreFound(t *testing.T) {
 				return s.reserve(context.Background(), tx, e)
 			}
 		}, nil, []string{`event StockReserved (key "7") has the causation id "", want`, "with the handler's context"}},
+		"names no cause": {func(s *service) handler {
+			return func(_ context.Context, tx *memstore.Tx, e surepost.Event) error {
+				return s.reserve(surepost.WithCorrelationID(context.Background(), e.CorrelationID), tx, e)
+			}
+		}, nil, []string{`has the causation id ""`}},
+		"starts another flow": {func(s *service) handler {
+			return func(ctx context.Context, tx *memstore.Tx, e surepost.Event) error {
+				return s.reserve(surepost.WithCorrelationID(ctx, "mine"), tx, e)
+			}
+		}, nil, []string{`and the correlation id "mine", want "inboxtest-flow"`}},
 		"writes another event": {func(s *service) handler { return s.reserve },
 			[]Option{Writes(outboxtest.Event{Type: "StockMissing"})}, []string{"- StockMissing", "+ #1 StockReserved"}},
 		"writes beside it": {func(s *service) handler { return s.reserve }, []Option{Writes()}, []string{"+ #1 StockReserved"}},

@@ -37,11 +37,11 @@ func closeWaitsForLate(t *testing.T, b *Broker) {
 	case <-time.After(100 * time.Millisecond): // time enough for one that doesn't wait
 	}
 	release()
-	within(t, limit, "Close", func() {
-		if err := <-closed; err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
+	var err error
+	within(t, limit, "Close", func() { err = <-closed })
+	if err != nil {
+		t.Errorf("Close: %v", err)
+	}
 	s.want(0, s.wantEnd(), times(n, relay.Confirmed)...)
 }
 

@@ -188,7 +188,7 @@ func (s *session) close(patience time.Duration) (err error) {
 	return err
 }
 
-// within fails the test if call takes longer.
+// within fails the test if call takes longer. A call that comes back later must not use t.
 func within(t testing.TB, most time.Duration, what string, call func()) {
 	t.Helper()
 	done := make(chan struct{})

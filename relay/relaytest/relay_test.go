@@ -150,6 +150,35 @@ func TestWhatTheBrokerDoesntTakeComesAgainOrIsParked(t *testing.T) {
 	want(t, "retried", ids(r.Drain()...), "e3 e5")
 }
 
+// slow is a store whose reads take longer than a step is willing to look away.
+type slow struct{ relay.Store }
+
+func (s slow) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
+	l, err := s.Store.Open(ctx, lease)
+	return slowLog{l}, err
+}
+
+type slowLog struct{ relay.Log }
+
+func (l slowLog) Read(ctx context.Context, limit int) (relay.Page, error) {
+	p, err := l.Log.Read(ctx, limit)
+	time.Sleep(20 * time.Millisecond) // what is committed now isn't in the page
+	return p, err
+}
+
+func TestWhatWasJustCommittedIsntOverlooked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memstore.New()
+		r := relaytest.New(t, slow{store})
+		for i := range 20 {
+			want(t, "left", ids(r.Drain()...), "")
+			time.Sleep(time.Duration(i) * time.Millisecond)
+			commit(t, store, 1)
+			want(t, "just committed", ids(r.PublishNext()), fmt.Sprint("e", i+1))
+		}
+	})
+}
+
 func TestABrokerThatFallsSilentKeepsOutcomesToItself(t *testing.T) {
 	store := memstore.New()
 	commit(t, store, 2)
