@@ -49,7 +49,11 @@ func TestWhatIsAskedForWronglyIsAllReported(t *testing.T) {
 
 func TestFailedTestShowsWhatASharedServerLoggedMeanwhile(t *testing.T) {
 	t.Parallel()
-	exec(t, connect(t, postgres(t).URL()), "DO $$ BEGIN RAISE LOG 'before that test'; END $$")
+	before := postgres(t)
+	exec(t, connect(t, before.URL()), "DO $$ BEGIN RAISE LOG 'before that test'; END $$")
+	within(t, 10*time.Second, "the line is in the log", func() bool { // Docker takes it over a moment later
+		return strings.Contains(before.server.Log(t.Context(), before.begin), "before that test")
+	})
 	said := new(fakeTB).run(func(tb testing.TB) {
 		pg := postgres(tb)
 		exec(t, connect(t, pg.URL()), "DO $$ BEGIN RAISE LOG 'during that test'; END $$")
@@ -148,6 +152,9 @@ func TestUnknownSchemeIsNamedWithTheRightOne(t *testing.T) {
 
 // One server that is missing must not hide what is wrong with another.
 func TestAllTroublesAreInOneMessage(t *testing.T) {
+	for _, kind := range []*server.Kind{server.PostgreSQL, server.MariaDB} {
+		t.Setenv(kind.ImageVar, "")
+	}
 	missing := func(kind *server.Kind) error {
 		return &server.NoServerError{Kind: kind, Docker: errors.New("no engine answers"), Binaries: errors.New("none of " + kind.Name)}
 	}
