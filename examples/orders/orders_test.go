@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/surepost/surepost/examples/internal/child"
+	"github.com/surepost/surepost/examples/internal/child/childtest"
 	"github.com/surepost/surepost/examples/internal/console"
 )
 
@@ -100,7 +100,7 @@ func TestInterruptEndsEverything(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("still playing 20 s after the interrupt")
 	}
-	if left := childServices(t); len(left) > 0 {
+	if left := childtest.Left(t); len(left) > 0 {
 		t.Errorf("these processes are left: %v", left)
 	}
 }
@@ -121,27 +121,6 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buffer.String()
-}
-
-// childServices returns the command lines of services that this process has started and that still run.
-func childServices(t *testing.T) []string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline") // none where there is no /proc
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, path := range paths {
-		line, _ := os.ReadFile(path) // it may have ended meanwhile
-		if args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"); args[0] == self && child.Is(args) {
-			found = append(found, strings.Join(args, " "))
-		}
-	}
-	return found
 }
 
 func TestCommandLineIsChecked(t *testing.T) {

@@ -18,6 +18,9 @@ func openSQLite(dsn string) (*sql.DB, store, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	// One transaction writes at a time. With one connection those of this process take turns, in the order in which they
+	// came; with several, SQLite's waiting is a lottery, in which a busy service can shut out its relay for seconds.
+	db.SetMaxOpenConns(1)
 	return db, sqlitestore.New(db), nil
 }
 

@@ -185,9 +185,11 @@ func (s *story) tellOfParking(ctx context.Context) error {
 	return s.settle(ctx, 0)
 }
 
+// orderInterval leaves time to watch.
+const orderInterval = 5 * time.Millisecond
+
 // placeOrders places orders as customers do, one after the other.
 func (s *story) placeOrders(ctx context.Context, orders []Order) error {
-	pause := min(5*time.Millisecond, 2*time.Second/time.Duration(len(s.orders))) // some time to watch
 	for _, order := range orders {
 		err := s.order.place(ctx, order)
 		if err != nil && !errors.Is(err, errOverLimit) {
@@ -199,7 +201,7 @@ func (s *story) placeOrders(ctx context.Context, orders []Order) error {
 				return err
 			}
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := sleep(ctx, orderInterval); err != nil {
 			return err
 		}
 	}
