@@ -16,7 +16,7 @@ import (
 )
 
 func TestSameStoryOnPostgresAndRabbitMQ(t *testing.T) {
-	postgres, rabbit := harness.Postgres(t), harness.RabbitMQ(t)
+	postgres, rabbit := harness.Start(t, harness.Postgres()).Postgres, harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	for _, args := range [][]string{
 		{"-pg", postgres.URL(), "-amqp", rabbit.URL()},
 		{"-pg", postgres.URL()},
@@ -34,7 +34,7 @@ func TestSameStoryOnPostgresAndRabbitMQ(t *testing.T) {
 }
 
 func TestInterruptLeavesNothingOnServers(t *testing.T) {
-	postgres, rabbit := harness.Postgres(t), harness.RabbitMQ(t)
+	postgres, rabbit := harness.Start(t, harness.Postgres()).Postgres, harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	checkNothingLeft := inFolder(t)
 	ctx, interrupt := context.WithCancelCause(t.Context())
 	stdout := &trap{text: "Another relay", spring: func() { interrupt(errors.New("interrupted by the test")) }}
@@ -68,7 +68,7 @@ func requireEmpty(t *testing.T, postgres *harness.PostgresServer, rabbit *harnes
 }
 
 func TestServersThatCantBeUsedAreNamedWithARemedy(t *testing.T) {
-	postgres, rabbit := harness.Postgres(t), harness.RabbitMQ(t)
+	postgres, rabbit := harness.Start(t, harness.Postgres()).Postgres, harness.Start(t, harness.RabbitMQ()).RabbitMQ
 
 	admin := openAdmin(t, postgres.URL())
 	const role = "surepost_quickstart_reader"
