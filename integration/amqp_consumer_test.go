@@ -401,6 +401,8 @@ type queueUnderTest struct {
 	url     string
 	conn    *amqp091.Connection
 	channel *amqp091.Channel
+
+	consuming chan struct{} // closed once the first consumer of the test consumes; nil without one
 }
 
 func newQueueUnderTest(t *testing.T, server *harness.RabbitMQServer) *queueUnderTest {
@@ -439,6 +441,16 @@ func (q *queueUnderTest) openChannel() {
 func (q *queueUnderTest) consume(config amqp.ConsumerConfig) (stop func()) {
 	q.t.Helper()
 	config.Types = []string{"OrderCreated"}
+	if q.consuming == nil {
+		q.consuming = make(chan struct{})
+		closeOnce, then := sync.OnceFunc(func() { close(q.consuming) }), config.Hooks.OnConnect
+		config.Hooks.OnConnect = func() {
+			closeOnce()
+			if then != nil {
+				then()
+			}
+		}
+	}
 	c := q.newConsumer(config)
 	ctx, cancel := context.WithCancel(q.t.Context())
 	result := make(chan error, 1)
@@ -532,9 +544,14 @@ func (q *queueUnderTest) publishRaw(exchange, key string, p amqp091.Publishing) 
 // awaitQueue waits until the queue is there and bound.
 func (q *queueUnderTest) awaitQueue(name string) {
 	q.t.Helper()
+	if q.consuming != nil {
+		await(q.t, q.consuming)
+	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := q.channel.QueueDeclarePassive(name, true, false, false, false, nil); err == nil {
-			time.Sleep(100 * time.Millisecond) // for its binding
+			if q.consuming == nil { // another process declares it, and binds it next
+				time.Sleep(time.Second)
+			}
 			return
 		} else if time.Now().After(deadline) {
 			q.t.Fatalf("queue %s didn't appear: %v", name, err)

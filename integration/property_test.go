@@ -679,7 +679,7 @@ func TestConsumerProperty(t *testing.T) {
 	forEachSeed(t, 400, func(w *turmoil) error {
 		cfg := amqptest.Config{Version: []string{"3.13.0", "4.2.0", "4.3.0"}[w.rnd.IntN(3)]}
 		if w.chance(0.3) { // shorter than some handlers take
-			cfg.ConsumerTimeout = 60 * time.Millisecond
+			cfg.ConsumerTimeout = 120 * time.Millisecond
 		}
 		stop, err := w.startBroker(cfg)
 		if err != nil {
@@ -841,7 +841,7 @@ func (c *consuming) Handle(ctx context.Context, e surepost.Event) (inbox.Result,
 	c.busy[e.Key] = true
 	pause := time.Duration(c.choices.IntN(1000)) * time.Microsecond
 	if c.slow[e.ID] {
-		pause = 80 * time.Millisecond
+		pause = 160 * time.Millisecond
 		c.slow[e.ID] = false
 	}
 	c.mu.Unlock()
