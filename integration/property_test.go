@@ -679,7 +679,7 @@ func TestConsumerProperty(t *testing.T) {
 	forEachSeed(t, 400, func(w *turmoil) error {
 		cfg := amqptest.Config{Version: []string{"3.13.0", "4.2.0", "4.3.0"}[w.rnd.IntN(3)]}
 		if w.chance(0.3) { // shorter than some handlers take
-			cfg.ConsumerTimeout = 120 * time.Millisecond
+			cfg.ConsumerTimeout = 300 * time.Millisecond
 		}
 		stop, err := w.startBroker(cfg)
 		if err != nil {
@@ -773,7 +773,7 @@ func (c *consuming) startConsumer() error {
 		Connection: c.connection(), Handler: c, Queue: "work", Types: []string{"#"}, Prefetch: c.prefetch,
 		MaxAttempts: 3, Backoff: amqp.Backoff{Min: time.Millisecond, Max: 5 * time.Millisecond},
 		DeliveryLimit:  1000, // the broker's own dead letters aren't under test
-		HandlerTimeout: time.Minute, ShutdownTimeout: 2 * shutdownTimeout, Logger: c.logger(),
+		HandlerTimeout: time.Minute, ShutdownTimeout: 10 * shutdownTimeout, Logger: c.logger(),
 	})
 	if err != nil {
 		return err
@@ -841,7 +841,7 @@ func (c *consuming) Handle(ctx context.Context, e surepost.Event) (inbox.Result,
 	c.busy[e.Key] = true
 	pause := time.Duration(c.choices.IntN(1000)) * time.Microsecond
 	if c.slow[e.ID] {
-		pause = 160 * time.Millisecond
+		pause = 400 * time.Millisecond
 		c.slow[e.ID] = false
 	}
 	c.mu.Unlock()
