@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"database/sql"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -13,14 +14,49 @@ import (
 	"github.com/surepost/surepost/sqlstore/storetest"
 )
 
-// Lanes are one for now: the stores on PostgreSQL refuse more. The servers are private, since they end with their
-// databases: to drop one for every promise costs more than the tests.
+// Lanes are one for now: the stores on PostgreSQL refuse more.
+
+// emptyDatabases hands out databases to tests, each to one at a time, and empties them after it: to create and drop
+// hundreds costs more than the tests.
+type emptyDatabases struct {
+	server *harness.PostgresServer
+	mu     sync.Mutex
+	free   []string
+}
+
+func (d *emptyDatabases) take(t *testing.T) string {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.free) == 0 {
+		d.free = append(d.free, d.server.NewDatabase(t))
+	}
+	last := len(d.free) - 1
+	url := d.free[last]
+	d.free = d.free[:last]
+	t.Cleanup(func() { // the last of all
+		conn, err := pgx.Connect(context.Background(), url)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(context.Background(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public"); err != nil {
+			t.Error(err)
+			return
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.free = append(d.free, url)
+	})
+	return url
+}
 
 func TestPgxStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
+	databases := &emptyDatabases{server: harness.Start(t, harness.Postgres()).Postgres}
 	storetest.Run(t, func(t *testing.T) storetest.Backend[pgx.Tx] {
-		url := server.NewDatabase(t)
+		url := databases.take(t)
 		pool, store := poolOn(t, url)
 		execSQL(t, pool, "CREATE TABLE effect (name text)")
 		return storetest.Backend[pgx.Tx]{
@@ -52,11 +88,11 @@ func effects(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 
 func TestSQLStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
+	databases := &emptyDatabases{server: harness.Start(t, harness.Postgres()).Postgres}
 	for _, driver := range []string{"pgx", "postgres"} { // of pgx/stdlib and of lib/pq
 		t.Run(driver, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) storetest.Backend[*sql.Tx] {
-				url := server.NewDatabase(t)
+				url := databases.take(t)
 				pool, _ := poolOn(t, url) // which migrates
 				execSQL(t, pool, "CREATE TABLE effect (name text)")
 				db := openSQL(t, driver, url)
@@ -82,9 +118,6 @@ func TestSQLStoreConforms(t *testing.T) {
 
 func openSQL(t *testing.T, driver, url string) *sql.DB {
 	t.Helper()
-	if r, routed := routeOf(t); routed {
-		url = r.via.url(url) + sqlSettings[driver]
-	}
 	db, err := sql.Open(driver, url)
 	if err != nil {
 		t.Fatal(err)

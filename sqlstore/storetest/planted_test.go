@@ -661,6 +661,18 @@ var bugs = []bug{
 		}
 	}, []string{"an operator selects parked events"}},
 
+	{"one operator at a time, or an error", func(b *backend) {
+		var busy atomic.Int32
+		b.store.parked = func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error) {
+			defer busy.Add(-1)
+			if busy.Add(1) > 1 {
+				return nil, errors.New("busy")
+			}
+			time.Sleep(soon)
+			return b.good.Parked(ctx, f, limit)
+		}
+	}, []string{"operators and the relay work at the same time"}},
+
 	{"deduped without the consumer's name", func(b *backend) {
 		b.store.transact = func(ctx context.Context, _ string, ids []string, work func(*memstore.Tx, []bool) error) error {
 			return b.good.Transact(ctx, "", ids, work)

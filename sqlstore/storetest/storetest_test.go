@@ -88,6 +88,18 @@ func TestEveryPromiseHasABugThatItFinds(t *testing.T) {
 	}
 }
 
+func TestABackendThatLacksAFunctionIsToldWhich(t *testing.T) {
+	err := Backend[*memstore.Tx]{}.problems()
+	for _, field := range []string{"Store", "Another", "Begin", "Commit", "Rollback", "Effect", "Effects"} {
+		if err == nil || !strings.Contains(err.Error(), "Backend."+field+" is nil") {
+			t.Errorf("%v doesn't mention %s", err, field)
+		}
+	}
+	if err := newBackend().problems(); err == nil || strings.Contains(err.Error(), "Store") || !strings.Contains(err.Error(), "Another") {
+		t.Errorf("%v, want only Another, which isn't set yet", err)
+	}
+}
+
 // A store with one writer passes too: memstore, with a gate in front of everything that writes.
 func TestAStoreWithOneWriterConforms(t *testing.T) {
 	Run(t, func(t *testing.T) Backend[*memstore.Tx] {
