@@ -213,7 +213,7 @@ func TestMySQLErrorsAreToldApart(t *testing.T) {
 	want("read-only transaction", err, true)
 	_ = tx.Rollback()
 
-	execDB(t, db, "CREATE USER few@'%' IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 1")
+	execDB(t, db, "CREATE USER few@'%' IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 1", "GRANT ALL ON *.* TO few@'%'")
 	config.User = "few"
 	few := openMySQL(t, config.FormatDSN())
 	one, err := few.Conn(t.Context())
