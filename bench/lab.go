@@ -26,33 +26,26 @@ var serverSettings = [][2]string{
 
 // servers are a PostgreSQL and a RabbitMQ of this process's own.
 type servers struct {
+	env      *harness.Env
 	postgres *harness.PostgresServer
 	rabbitmq *harness.RabbitMQServer
 }
 
 func startServers(ctx context.Context) (s servers, err error) {
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
 	settings := []harness.Option{harness.Private()}
 	for _, kv := range serverSettings {
 		settings = append(settings, harness.Setting(kv[0], kv[1]))
 	}
-	if s.postgres, err = harness.StartPostgres(ctx, settings...); err != nil {
+	env, err := harness.StartEnv(ctx, harness.Postgres(settings...), harness.RabbitMQ(harness.Private()))
+	if err != nil {
 		return s, err
 	}
-	s.rabbitmq, err = harness.StartRabbitMQ(ctx, harness.Private())
-	return s, err
+	return servers{env, env.Postgres, env.RabbitMQ}, nil
 }
 
 func (s servers) close() {
-	if s.rabbitmq != nil {
-		s.rabbitmq.Close()
-	}
-	if s.postgres != nil {
-		s.postgres.Close()
+	if s.env != nil {
+		s.env.Close()
 	}
 }
 

@@ -16,7 +16,12 @@ import (
 
 // The test binary is also the program of orphan_test.go that gets killed.
 func TestMain(m *testing.M) {
-	if os.Getenv(victimVar) != "" {
+	switch os.Getenv(victimVar) {
+	case "":
+	case bare:
+		onABareMachine()
+		return
+	default:
 		victim()
 		return
 	}
@@ -26,13 +31,14 @@ func TestMain(m *testing.M) {
 // fakeTB is a test that is expected to fail.
 type fakeTB struct {
 	testing.TB
+	name     string
 	failed   bool
 	said     bytes.Buffer
 	cleanups []func()
 }
 
 func (f *fakeTB) Helper()                         {}
-func (f *fakeTB) Name() string                    { return "fake" }
+func (f *fakeTB) Name() string                    { return "fake" + f.name }
 func (f *fakeTB) Failed() bool                    { return f.failed }
 func (f *fakeTB) Cleanup(c func())                { f.cleanups = append(f.cleanups, c) }
 func (f *fakeTB) Logf(format string, args ...any) { fmt.Fprintf(&f.said, format+"\n", args...) }
@@ -41,6 +47,9 @@ func (f *fakeTB) Errorf(format string, args ...any) {
 	f.failed = true
 	f.Logf(format, args...)
 }
+
+func (f *fakeTB) Log(args ...any)   { fmt.Fprintln(&f.said, args...) }
+func (f *fakeTB) Fatal(args ...any) { f.Fatalf("%s", fmt.Sprint(args...)) }
 
 func (f *fakeTB) Fatalf(format string, args ...any) {
 	f.Errorf(format, args...)
@@ -61,6 +70,21 @@ func (f *fakeTB) run(test func(testing.TB)) string {
 	}()
 	<-done
 	return f.said.String()
+}
+
+func postgres(tb testing.TB, opts ...Option) *PostgresServer {
+	tb.Helper()
+	return Start(tb, Postgres(opts...)).Postgres
+}
+
+func rabbitMQ(tb testing.TB, opts ...Option) *RabbitMQServer {
+	tb.Helper()
+	return Start(tb, RabbitMQ(opts...)).RabbitMQ
+}
+
+func mariaDB(tb testing.TB, opts ...Option) *MariaDBServer {
+	tb.Helper()
+	return Start(tb, MariaDB(opts...)).MariaDB
 }
 
 func must[T any](t testing.TB, what string) func(T, error) T {

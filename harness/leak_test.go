@@ -10,7 +10,7 @@ import (
 // Users check their own code with goleak: the harness must not show up there, not even by what it
 // keeps for the shared servers.
 func TestNoGoroutineIsLeftForSharedServers(t *testing.T) {
-	pg, mq := Postgres(t), RabbitMQ(t)
+	pg, mq := postgres(t), rabbitMQ(t)
 	pg.NewDatabase(t)
 	mq.CloseConnections(t)
 	within(t, 5*time.Second, "only the tests' goroutines run", func() bool {

@@ -21,48 +21,30 @@ type MariaDBServer struct {
 	databases []string // to be dropped
 }
 
-// MariaDB returns a database of this test's own, on a server that the tests of this process share,
-// or on its own with Private. The database is dropped when the test ends.
-func MariaDB(tb testing.TB, opts ...Option) *MariaDBServer {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	m, err := openMariaDB(ctx, tb.Name(), sharedMariaDB, opts)
-	if err != nil {
-		tb.Fatalf("harness: %v", err)
-	}
-	m.closeAfter(tb, m.Close)
-	return m
-}
+// MariaDB asks for a database of the test's own on MariaDB. It is dropped when the test ends.
+func MariaDB(opts ...Option) Service { return newService(server.MariaDB, opts) }
 
-// StartMariaDB is MariaDB for a program that is not a test: it returns a server for this program,
-// which Close ends. Its methods that take a testing.TB are for tests.
-func StartMariaDB(ctx context.Context, opts ...Option) (*MariaDBServer, error) {
-	return openMariaDB(ctx, "main", nil, opts)
-}
-
-func openMariaDB(ctx context.Context, name string, shared sharedServer, opts []Option) (*MariaDBServer, error) {
-	power, err := acquire(ctx, server.MariaDB, shared, opts)
-	if err != nil {
-		return nil, err
+func (m *MariaDBServer) open(ctx context.Context, owner string) (err error) {
+	if err := m.acquire(ctx); err != nil {
+		return err
 	}
-	m := &MariaDBServer{powerSwitch: power}
-	if m.url, err = m.CreateDatabase(ctx, name); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
+	m.url, err = m.CreateDatabase(ctx, owner)
+	return err
 }
 
 // URL returns the address of the owner's database: mysql://user:password@host:port/database.
-func (m *MariaDBServer) URL() string { return m.url }
+func (m *MariaDBServer) URL() string {
+	m.use()
+	return m.url
+}
 
 // DSN returns the same address as github.com/go-sql-driver/mysql wants it, with the one parameter
 // that Go programs need, parseTime: user:password@tcp(host:port)/database?parseTime=true.
-func (m *MariaDBServer) DSN() string { return MariaDBDSN(m.url) }
+func (m *MariaDBServer) DSN() string { return MariaDBDSN(m.URL()) }
 
 // AdminURL returns the address of the server without a database, for work that concerns the whole
 // server.
-func (m *MariaDBServer) AdminURL() string { return m.server.URL }
+func (m *MariaDBServer) AdminURL() string { return m.use().URL }
 
 // MariaDBDSN returns the data source name of a URL that this package gave, as for DSN. It panics
 // where it is not one.
@@ -72,6 +54,13 @@ func MariaDBDSN(databaseURL string) string {
 		panic("harness: " + err.Error())
 	}
 	return cfg.FormatDSN()
+}
+
+// Proxy starts a proxy to the server, whose URL is that of the owner's database. [MariaDBDSN] makes a
+// data source name of it. It ends with the test.
+func (m *MariaDBServer) Proxy(tb testing.TB) *Proxy {
+	tb.Helper()
+	return NewProxy(tb, m.URL())
 }
 
 // NewDatabase creates a further empty database and returns its URL. It is dropped with the first.
@@ -87,7 +76,7 @@ func (m *MariaDBServer) NewDatabase(tb testing.TB) string {
 }
 
 // CreateDatabase creates a further empty database, whose name begins like the given one, and returns
-// its URL. Close drops it. It is safe for concurrent use.
+// its URL. [Env.Close] drops it. It is safe for concurrent use.
 func (m *MariaDBServer) CreateDatabase(ctx context.Context, like string) (string, error) {
 	u, err := url.Parse(m.AdminURL())
 	if err != nil {
@@ -99,7 +88,7 @@ func (m *MariaDBServer) CreateDatabase(ctx context.Context, like string) (string
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("create a database on %s (the user needs all rights on *.*): %w", m.server.Origin, err)
+		return "", fmt.Errorf("create a database on %s (the user needs all rights on *.*): %w", m.use().Origin, err)
 	}
 	m.mu.Lock()
 	m.databases = append(m.databases, name)
@@ -108,9 +97,11 @@ func (m *MariaDBServer) CreateDatabase(ctx context.Context, like string) (string
 	return u.String(), nil
 }
 
-// Close drops the databases and ends the server if it was started for this owner. It has its own
-// time limit, so it may be deferred after an interrupt. Call it once.
-func (m *MariaDBServer) Close() error {
+// end drops the databases, or ends the server with them where it was started for this owner.
+func (m *MariaDBServer) end() error {
+	if m.server == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if m.exclusive() {

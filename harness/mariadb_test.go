@@ -6,8 +6,11 @@ import (
 	"net/url"
 	"testing"
 
-	_ "github.com/go-sql-driver/mysql"
+	"github.com/go-sql-driver/mysql"
 )
+
+// The driver complains of each connection that ends, and some tests are there to end them.
+func init() { _ = mysql.SetLogger(&mysql.NopLogger{}) }
 
 func openDSN(t testing.TB, dsn string) *sql.DB {
 	t.Helper()
@@ -36,7 +39,7 @@ func TestParallelTestsDoNotSeeEachOthersMariaDBTables(t *testing.T) {
 	for range 4 {
 		t.Run("same/Name", func(t *testing.T) {
 			t.Parallel()
-			m := MariaDB(t)
+			m := mariaDB(t)
 			execDB(t, openDSN(t, m.DSN()), "CREATE TABLE mine (id int)")
 			execDB(t, openDSN(t, MariaDBDSN(m.NewDatabase(t))), "CREATE TABLE mine (id int)")
 		})
@@ -48,7 +51,7 @@ func TestMariaDBDatabaseGoesWithItsTest(t *testing.T) {
 	t.Parallel()
 	var used, admin string
 	t.Run("leaves an open transaction", func(t *testing.T) {
-		m := MariaDB(t)
+		m := mariaDB(t)
 		used, admin = m.URL(), m.AdminURL()
 		db := must[*sql.DB](t, "open")(sql.Open("mysql", m.DSN()))
 		execDB(t, db, "CREATE TABLE left_behind (id int) ENGINE=InnoDB")
@@ -66,7 +69,7 @@ func TestMariaDBDatabaseGoesWithItsTest(t *testing.T) {
 
 func TestPrivateMariaDBKeepsPortAndCommitsOverACrash(t *testing.T) {
 	t.Parallel()
-	m := MariaDB(t, Private(), Setting("max-allowed-packet", "2097152"))
+	m := mariaDB(t, Private(), Setting("max-allowed-packet", "2097152"))
 	db := openDSN(t, m.DSN())
 	if got := countDB(t, db, "SELECT @@max_allowed_packet"); got != 2097152 {
 		t.Errorf("max_allowed_packet = %d, want the test's own setting", got)
@@ -97,7 +100,7 @@ func TestPrivateMariaDBKeepsPortAndCommitsOverACrash(t *testing.T) {
 // Other users of the machine reach the port too.
 func TestMariaDBWantsItsPassword(t *testing.T) {
 	t.Parallel()
-	u, err := url.Parse(MariaDB(t).AdminURL())
+	u, err := url.Parse(mariaDB(t).AdminURL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/surepost/surepost/harness/internal/server"
 )
 
 const victimVar = "SUREPOST_HARNESS_VICTIM"
@@ -22,28 +24,53 @@ const victimVar = "SUREPOST_HARNESS_VICTIM"
 // victim starts servers, puts them to work, prints their addresses and waits to be killed.
 func victim() {
 	ctx := context.Background()
-	pg, err := StartPostgres(ctx, Private())
-	if err == nil {
-		fmt.Println(pg.URL())
-		var conn *pgx.Conn
-		if conn, err = pgx.Connect(ctx, pg.URL()); err == nil {
-			go conn.Exec(ctx, "SELECT pg_sleep(600)") // a backend that is busy when its postmaster goes
+	for _, service := range []Service{Postgres(Private()), RabbitMQ(Private()), MariaDB(Private())} {
+		env, err := StartEnv(ctx, service)
+		if err != nil {
+			fmt.Println("ready", err)
+			return
+		}
+		switch service.kind {
+		case server.PostgreSQL:
+			fmt.Println(env.Postgres.URL())
+			var conn *pgx.Conn
+			if conn, err = pgx.Connect(ctx, env.Postgres.URL()); err == nil {
+				go conn.Exec(ctx, "SELECT pg_sleep(600)") // a backend that is busy when its postmaster goes
+			}
+		case server.RabbitMQ:
+			fmt.Println(env.RabbitMQ.URL())
+			_, err = amqp.Dial(env.RabbitMQ.URL())
+		case server.MariaDB:
+			fmt.Println(env.MariaDB.URL())
+		}
+		if err == nil && os.Getenv(victimVar) == "paused" {
+			err = pauseFor(env, service.kind)
+		}
+		if err != nil {
+			fmt.Println("ready", err)
+			return
 		}
 	}
-	mq, err2 := StartRabbitMQ(ctx, Private())
-	if err2 == nil {
-		fmt.Println(mq.URL())
-		_, err2 = amqp.Dial(mq.URL())
-	}
-	fmt.Println("ready", err, err2)
+	fmt.Println("ready")
 	select {}
 }
 
 func TestServersDoNotOutliveAKilledProcess(t *testing.T) {
 	t.Parallel()
-	addresses, temp := killVictim(t, func(line string) bool { return strings.HasPrefix(line, "ready") })
-	if len(addresses) != 2 {
-		t.Fatalf("the victim started %v, want two servers", addresses)
+	wantServersGone(t, "working")
+}
+
+// A halted process hears no signal but SIGKILL.
+func TestPausedServersDoNotOutliveAKilledProcess(t *testing.T) {
+	t.Parallel()
+	wantServersGone(t, "paused")
+}
+
+func wantServersGone(t *testing.T, how string) {
+	t.Helper()
+	addresses, temp := killVictim(t, how, func(line string) bool { return strings.HasPrefix(line, "ready") })
+	if len(addresses) != 3 {
+		t.Fatalf("the victim started %v, want three servers", addresses)
 	}
 	for _, address := range addresses {
 		u, _ := url.Parse(address)
@@ -58,23 +85,31 @@ func TestServersDoNotOutliveAKilledProcess(t *testing.T) {
 	wantNothingLeft(t, temp)
 }
 
+// pauseFor pauses the server of a program, which is no test.
+func pauseFor(env *Env, kind *server.Kind) error {
+	power := map[*server.Kind]*powerSwitch{
+		server.PostgreSQL: &env.Postgres.powerSwitch, server.RabbitMQ: &env.RabbitMQ.powerSwitch, server.MariaDB: &env.MariaDB.powerSwitch,
+	}[kind]
+	return power.server.Pause(context.Background())
+}
+
 // The second server is just being started when the process dies.
 func TestHalfStartedServersDoNotOutliveAKilledProcess(t *testing.T) {
 	t.Parallel()
-	_, temp := killVictim(t, func(line string) bool { return strings.HasPrefix(line, "postgres:") })
+	_, temp := killVictim(t, "working", func(line string) bool { return strings.HasPrefix(line, "postgres:") })
 	wantNothingLeft(t, temp)
 }
 
 // killVictim runs the victim until it prints a certain line, kills it, and returns the addresses it
 // printed and its temporary folder.
-func killVictim(t *testing.T, last func(line string) bool) (addresses []string, temp string) {
+func killVictim(t *testing.T, how string, last func(line string) bool) (addresses []string, temp string) {
 	temp = must[string](t, "temporary folder")(os.MkdirTemp("", "harness-orphan-"))
 	t.Cleanup(func() { _ = os.RemoveAll(temp) })
 	if err := os.Chmod(temp, 0o777); err != nil { // PostgreSQL may run as another user
 		t.Fatal(err)
 	}
 	cmd := osexec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), victimVar+"=1", "TMPDIR="+temp)
+	cmd.Env = append(os.Environ(), victimVar+"="+how, "TMPDIR="+temp)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -23,44 +23,33 @@ type PostgresServer struct {
 	databases []string // to be dropped
 }
 
-// Postgres returns a database of this test's own, on a server that the tests of this process share,
-// or on its own with Private. The database is dropped when the test ends.
-func Postgres(tb testing.TB, opts ...Option) *PostgresServer {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	p, err := openPostgres(ctx, tb.Name(), sharedPostgres, opts)
-	if err != nil {
-		tb.Fatalf("harness: %v", err)
-	}
-	p.closeAfter(tb, p.Close)
-	return p
-}
+// Postgres asks for a database of the test's own on PostgreSQL. It is dropped when the test ends.
+func Postgres(opts ...Option) Service { return newService(server.PostgreSQL, opts) }
 
-// StartPostgres is Postgres for a program that is not a test: it returns a server for this program,
-// which Close ends. Its methods that take a testing.TB are for tests.
-func StartPostgres(ctx context.Context, opts ...Option) (*PostgresServer, error) {
-	return openPostgres(ctx, "main", nil, opts)
-}
-
-func openPostgres(ctx context.Context, name string, shared sharedServer, opts []Option) (*PostgresServer, error) {
-	power, err := acquire(ctx, server.PostgreSQL, shared, opts)
-	if err != nil {
-		return nil, err
+func (p *PostgresServer) open(ctx context.Context, owner string) (err error) {
+	if err := p.acquire(ctx); err != nil {
+		return err
 	}
-	p := &PostgresServer{powerSwitch: power}
-	if p.url, err = p.CreateDatabase(ctx, name); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
-	return p, nil
+	p.url, err = p.CreateDatabase(ctx, owner)
+	return err
 }
 
 // URL returns the address of the owner's database: postgres://user:password@host:port/database.
-func (p *PostgresServer) URL() string { return p.url }
+func (p *PostgresServer) URL() string {
+	p.use()
+	return p.url
+}
 
 // AdminURL returns the address of the server's maintenance database, for work that concerns the whole
 // server or that must go on while URL's database has no connections.
-func (p *PostgresServer) AdminURL() string { return p.server.URL }
+func (p *PostgresServer) AdminURL() string { return p.use().URL }
+
+// Proxy starts a proxy to the server, whose URL is that of the owner's database. It ends with the
+// test.
+func (p *PostgresServer) Proxy(tb testing.TB) *Proxy {
+	tb.Helper()
+	return NewProxy(tb, p.URL())
+}
 
 // NewDatabase creates a further empty database and returns its URL. It is dropped with the first.
 func (p *PostgresServer) NewDatabase(tb testing.TB) string {
@@ -75,7 +64,7 @@ func (p *PostgresServer) NewDatabase(tb testing.TB) string {
 }
 
 // CreateDatabase creates a further empty database, whose name begins like the given one, and returns
-// its URL. Close drops it. It is safe for concurrent use.
+// its URL. [Env.Close] drops it. It is safe for concurrent use.
 func (p *PostgresServer) CreateDatabase(ctx context.Context, like string) (string, error) {
 	u, err := url.Parse(p.AdminURL())
 	if err != nil {
@@ -83,7 +72,7 @@ func (p *PostgresServer) CreateDatabase(ctx context.Context, like string) (strin
 	}
 	name := uniqueName(like)
 	if err := p.admin(ctx, "CREATE DATABASE "+name); err != nil {
-		return "", fmt.Errorf("create a database on %s (the user needs the right CREATEDB): %w", p.server.Origin, err)
+		return "", fmt.Errorf("create a database on %s (the user needs the right CREATEDB): %w", p.use().Origin, err)
 	}
 	p.mu.Lock()
 	p.databases = append(p.databases, name)
@@ -92,9 +81,11 @@ func (p *PostgresServer) CreateDatabase(ctx context.Context, like string) (strin
 	return u.String(), nil
 }
 
-// Close drops the databases and ends the server if it was started for this owner. It has its own
-// time limit, so it may be deferred after an interrupt. Call it once.
-func (p *PostgresServer) Close() error {
+// end drops the databases, or ends the server with them where it was started for this owner.
+func (p *PostgresServer) end() error {
+	if p.server == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if p.exclusive() {

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"context"
 	"net/url"
 	"testing"
 
@@ -15,7 +14,7 @@ func TestParallelTestsDoNotSeeEachOthersTables(t *testing.T) {
 	for range 4 {
 		t.Run("same/Name", func(t *testing.T) {
 			t.Parallel()
-			pg := Postgres(t)
+			pg := postgres(t)
 			conn := connect(t, pg.URL())
 			exec(t, conn, "CREATE TABLE mine (id int)")
 			other := connect(t, pg.NewDatabase(t))
@@ -28,7 +27,7 @@ func TestDatabaseGoesWithItsTest(t *testing.T) {
 	t.Parallel()
 	var used, admin string
 	t.Run("leaves a session and a prepared transaction", func(t *testing.T) {
-		pg := Postgres(t)
+		pg := postgres(t)
 		used, admin = pg.URL(), pg.AdminURL()
 		conn, err := pgx.Connect(t.Context(), used)
 		if err != nil {
@@ -45,7 +44,7 @@ func TestDatabaseGoesWithItsTest(t *testing.T) {
 
 func TestPrivatePostgresKeepsPortAndCommitsOverACrash(t *testing.T) {
 	t.Parallel()
-	pg := Postgres(t, Private(), Setting("max_prepared_transactions", "7"))
+	pg := postgres(t, Private(), Setting("max_prepared_transactions", "7"))
 	conn := connect(t, pg.URL())
 	if got := scalar[string](t, conn, "SHOW max_prepared_transactions"); got != "7" {
 		t.Errorf("max_prepared_transactions = %s, want the test's own setting", got)
@@ -73,50 +72,51 @@ func TestPrivatePostgresKeepsPortAndCommitsOverACrash(t *testing.T) {
 
 func TestSharedServerCannotBeStopped(t *testing.T) {
 	t.Parallel()
-	said := new(fakeTB).run(func(tb testing.TB) { Postgres(tb).Stop(tb) })
+	said := new(fakeTB).run(func(tb testing.TB) { postgres(tb).Stop(tb) })
 	wantContains(t, said, "cannot stop PostgreSQL", "other tests use it", "harness.Private()")
 }
 
 func TestSettingOfASharedServerIsRefused(t *testing.T) {
 	t.Parallel()
-	said := new(fakeTB).run(func(tb testing.TB) { Postgres(tb, Setting("work_mem", "1MB")) })
+	said := new(fakeTB).run(func(tb testing.TB) { postgres(tb, Setting("work_mem", "1MB")) })
 	wantContains(t, said, "add harness.Private()")
 }
 
 func TestFailedStartShowsTheLog(t *testing.T) {
 	t.Parallel()
-	said := new(fakeTB).run(func(tb testing.TB) { Postgres(tb, Private(), Setting("no_such_thing", "1")) })
+	said := new(fakeTB).run(func(tb testing.TB) { postgres(tb, Private(), Setting("no_such_thing", "1")) })
 	wantContains(t, said, "PostgreSQL ended while it started", "the end of its log", "no_such_thing")
 }
 
 func TestFailedTestShowsThePrivateServersLog(t *testing.T) {
 	t.Parallel()
 	said := new(fakeTB).run(func(tb testing.TB) {
-		Postgres(tb, Private())
+		postgres(tb, Private())
 		tb.Errorf("the test's own complaint")
 	})
 	wantContains(t, said, "the last lines of PostgreSQL's log", "ready to accept connections")
 }
 
 func TestServerOfTheEnvironmentIsUsedAndLeftRunning(t *testing.T) {
-	given, err := sharedPostgres()
+	given, err := sharedServer(server.PostgreSQL, server.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(server.PostgreSQL.URLVar, given.URL)
-	pg := must[*PostgresServer](t, "start")(StartPostgres(t.Context()))
+	env := must[*Env](t, "start")(StartEnv(t.Context(), Postgres()))
+	pg := env.Postgres
 	if pg.AdminURL() != given.URL {
 		t.Errorf("uses %s, want %s", pg.AdminURL(), given.URL)
 	}
 	must[string](t, "create a database")(pg.CreateDatabase(t.Context(), "Orders!"))
-	if err := pg.Close(); err != nil {
+	if err := env.Close(); err != nil {
 		t.Error(err)
 	}
 	conn := connect(t, given.URL)
 	if n := scalar[int](t, conn, `SELECT count(*) FROM pg_database WHERE datname ~ '^surepost_(main|orders)_'`); n != 0 {
 		t.Errorf("%d databases were left", n)
 	}
-	private := Postgres(t, Private())
+	private := postgres(t, Private())
 	if private.AdminURL() == given.URL {
 		t.Error("a private server was taken from the environment")
 	}
@@ -124,10 +124,10 @@ func TestServerOfTheEnvironmentIsUsedAndLeftRunning(t *testing.T) {
 
 func TestWrongURLOfTheEnvironmentIsNotPassedOver(t *testing.T) {
 	t.Setenv(server.PostgreSQL.URLVar, "host=localhost")
-	_, err := StartPostgres(context.Background())
-	wantContains(t, err.Error(), "SUREPOST_POSTGRES_URL is not a URL like postgres://")
+	_, err := StartEnv(t.Context(), Postgres())
+	wantContains(t, err.Error(), "SUREPOST_POSTGRES_URL is not a URL: write it like postgres://")
 
 	t.Setenv(server.PostgreSQL.URLVar, "postgres://u:secret@127.0.0.1:1/postgres")
-	_, err = StartPostgres(context.Background())
+	_, err = StartEnv(t.Context(), Postgres())
 	wantContains(t, err.Error(), "no PostgreSQL answers at postgres://u:xxxxx@127.0.0.1:1/postgres", "unset SUREPOST_POSTGRES_URL")
 }

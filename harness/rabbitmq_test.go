@@ -15,7 +15,7 @@ func TestParallelTestsDoNotSeeEachOthersQueues(t *testing.T) {
 	for _, arg := range []int32{1, 2, 3} {
 		t.Run("same", func(t *testing.T) {
 			t.Parallel()
-			_, ch := dial(t, RabbitMQ(t).URL())
+			_, ch := dial(t, rabbitMQ(t).URL())
 			// The same name with other arguments would be refused within one virtual host.
 			must[amqp.Queue](t, "declare")(ch.QueueDeclare("q", true, false, false, false, amqp.Table{"x-max-length": arg}))
 		})
@@ -25,7 +25,7 @@ func TestParallelTestsDoNotSeeEachOthersQueues(t *testing.T) {
 func TestVHostGoesWithItsTest(t *testing.T) {
 	t.Parallel()
 	var url string
-	t.Run("uses", func(t *testing.T) { url = RabbitMQ(t).URL() })
+	t.Run("uses", func(t *testing.T) { url = rabbitMQ(t).URL() })
 	if conn, err := amqp.Dial(url); err == nil {
 		_ = conn.Close()
 		t.Error("the virtual host still exists")
@@ -35,7 +35,7 @@ func TestVHostGoesWithItsTest(t *testing.T) {
 func TestHashExchangesAreThere(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"x-consistent-hash", "x-modulus-hash"} {
-		_, ch := dial(t, RabbitMQ(t).URL())
+		_, ch := dial(t, rabbitMQ(t).URL())
 		if err := ch.ExchangeDeclare("hash", kind, true, false, false, false, nil); err != nil {
 			t.Error(err)
 		}
@@ -44,7 +44,7 @@ func TestHashExchangesAreThere(t *testing.T) {
 
 func TestCloseConnectionsSparesOtherTests(t *testing.T) {
 	t.Parallel()
-	mq, other := RabbitMQ(t), RabbitMQ(t)
+	mq, other := rabbitMQ(t), rabbitMQ(t)
 	bystander, _ := dial(t, other.URL())
 	var closed []chan *amqp.Error
 	for range 3 { // just opened: the broker's statistics don't know them yet
@@ -69,7 +69,7 @@ func TestCloseConnectionsSparesOtherTests(t *testing.T) {
 
 func TestPrivateBrokerKeepsPortAndMessagesOverACrash(t *testing.T) {
 	t.Parallel()
-	mq := RabbitMQ(t, Private())
+	mq := rabbitMQ(t, Private())
 	queues := []string{"classic", "quorum"}
 	for i, interrupt := range []func(testing.TB){mq.Restart, func(tb testing.TB) { mq.Kill(tb); mq.Start(tb) }} {
 		conn, ch := dial(t, mq.URL())
@@ -98,7 +98,7 @@ func TestPrivateBrokerKeepsPortAndMessagesOverACrash(t *testing.T) {
 
 func TestBlockedBrokerTellsPublishers(t *testing.T) {
 	t.Parallel()
-	mq := RabbitMQ(t, Private())
+	mq := rabbitMQ(t, Private())
 	conn, ch := dial(t, mq.URL())
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 2))
 	want := func(active bool) {
@@ -122,17 +122,18 @@ func TestBlockedBrokerTellsPublishers(t *testing.T) {
 }
 
 func TestBrokerOfTheEnvironmentIsUsedAndLeftRunning(t *testing.T) {
-	given, err := sharedRabbitMQ()
+	given, err := sharedServer(server.RabbitMQ, server.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(server.RabbitMQ.URLVar, given.URL)
-	mq := must[*RabbitMQServer](t, "start")(StartRabbitMQ(t.Context()))
+	env := must[*Env](t, "start")(StartEnv(t.Context(), RabbitMQ()))
+	mq := env.RabbitMQ
 	if mq.ManagementURL() != given.ManagementURL {
 		t.Errorf("the management API is at %s, want %s", mq.ManagementURL(), given.ManagementURL)
 	}
 	dial(t, mq.URL())
-	if err := mq.Close(); err != nil {
+	if err := env.Close(); err != nil {
 		t.Error(err)
 	}
 	dial(t, given.URL)
@@ -141,13 +142,13 @@ func TestBrokerOfTheEnvironmentIsUsedAndLeftRunning(t *testing.T) {
 }
 
 func TestMissingManagementAPISaysWhatToDo(t *testing.T) {
-	given, err := sharedRabbitMQ()
+	given, err := sharedServer(server.RabbitMQ, server.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(server.RabbitMQ.URLVar, given.URL)
 	t.Setenv(server.ManagementVar, "http://127.0.0.1:1")
-	_, err = StartRabbitMQ(t.Context())
+	_, err = StartEnv(t.Context(), RabbitMQ())
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -156,7 +157,7 @@ func TestMissingManagementAPISaysWhatToDo(t *testing.T) {
 
 func TestVHostDeletedByItsTestIsNotAnError(t *testing.T) {
 	t.Parallel()
-	mq := RabbitMQ(t)
+	mq := rabbitMQ(t)
 	if err := mq.api.call(t.Context(), "DELETE", "/api/vhosts/"+mq.vhost, "", nil); err != nil {
 		t.Fatal(err)
 	}

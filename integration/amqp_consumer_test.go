@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"runtime"
 	"strings"
@@ -28,7 +26,7 @@ const consumedQueue = "billing.orders"
 // TestConsumerHandlesInOrderAndAcknowledges: consumer first, exchange and queue are declared by it.
 func TestConsumerHandlesInOrderAndAcknowledges(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, nil)
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l})
 	mq.publish(20, 50)
@@ -44,7 +42,7 @@ func TestConsumerHandlesInOrderAndAcknowledges(t *testing.T) {
 // TestConsumerDeadLettersPoison: the letter says everything, and the others don't wait.
 func TestConsumerDeadLettersPoison(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
 		switch e.ID {
 		case "key1/1":
@@ -99,7 +97,7 @@ func TestConsumerDeadLettersPoison(t *testing.T) {
 // time.
 func TestConsumerSurvivesLostConnections(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(rand.N(10 * time.Millisecond))
@@ -128,25 +126,25 @@ func TestConsumerSurvivesLostConnections(t *testing.T) {
 // holds the messages of the lost session and would hand the ones behind them to the next.
 func TestConsumerWaitsForItsGhost(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(5 * time.Millisecond)
 		return nil
 	})
-	proxy := newHalfOpenProxy(t, mq.url)
+	proxy := harness.NewProxy(t, mq.url)
 	direct := mq.url
-	mq.url = proxy.url
+	mq.url = proxy.URL()
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l})
 	mq.url = direct
 	mq.publish(20, 50)
 	l.await(100)
-	proxy.cutClients()
+	proxy.CutClients()
 	time.Sleep(time.Second)
 	before := l.committed()
 	if before > 500 {
 		t.Errorf("%d events were handled: the consumer didn't wait for its ghost", before)
 	}
-	proxy.cutBroker()
+	proxy.CutServers()
 	l.await(1000)
 	stop()
 	mq.wantMessages(consumedQueue, 0)
@@ -156,7 +154,7 @@ func TestConsumerWaitsForItsGhost(t *testing.T) {
 // time, and order per key holds across all of them.
 func TestConsumersOfOneQueueKeepTheOrder(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(2 * time.Millisecond)
@@ -186,7 +184,7 @@ func TestConsumersOfOneQueueKeepTheOrder(t *testing.T) {
 // TestConsumerSurvivesBrokerCrash: SIGKILL to the broker costs latency only.
 func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t, harness.Private())
+	server := harness.Start(t, harness.RabbitMQ(harness.Private())).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(5 * time.Millisecond)
@@ -212,7 +210,7 @@ func TestConsumerSurvivesBrokerCrash(t *testing.T) {
 // the next consumer handles it. Nothing is handled twice.
 func TestConsumerShutdownLosesNothing(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(20 * time.Millisecond)
 		return nil
@@ -238,7 +236,7 @@ func TestConsumerShutdownLosesNothing(t *testing.T) {
 // TestConsumerSurvivesDeletedQueue: the broker cancels the consumer, which declares the queue again and goes on.
 func TestConsumerSurvivesDeletedQueue(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, nil)
 	connected, lost := make(chan struct{}, 10), make(chan error, 10)
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l, Hooks: amqp.ConsumerHooks{
@@ -263,7 +261,7 @@ func TestConsumerSurvivesDeletedQueue(t *testing.T) {
 // TestConsumerSurvivesDeletedDeadLetterQueue: no message is acknowledged before its letter has a place again.
 func TestConsumerSurvivesDeletedDeadLetterQueue(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	connected := make(chan struct{}, 10)
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error { return inbox.Permanent(errors.New("never")) })
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l,
@@ -285,7 +283,7 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 	t.Parallel()
 	t.Run("another queue type", func(t *testing.T) {
 		t.Parallel()
-		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+		mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 		args := amqp091.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": consumedQueue + ".dlq", "x-single-active-consumer": true}
 		if _, err := mq.channel.QueueDeclare(consumedQueue, true, false, false, false, args); err != nil {
 			t.Fatal(err)
@@ -295,7 +293,7 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 	})
 	t.Run("another delivery limit", func(t *testing.T) {
 		t.Parallel()
-		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+		mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 		stop := mq.consume(amqp.ConsumerConfig{Handler: newOrderLedger(t, nil)})
 		mq.awaitQueue(consumedQueue)
 		stop()
@@ -304,17 +302,17 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 	})
 	t.Run("missing queue in Verify mode", func(t *testing.T) {
 		t.Parallel()
-		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+		mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 		wantWords(t, mq.runFails(amqp.ConsumerConfig{Mode: amqp.Verify}), "isn't there", "Mode Declare")
 	})
 	t.Run("missing queue in None mode", func(t *testing.T) {
 		t.Parallel()
-		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+		mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 		wantWords(t, mq.runFails(amqp.ConsumerConfig{Mode: amqp.None}), "isn't there", consumedQueue)
 	})
 	t.Run("wrong password", func(t *testing.T) {
 		t.Parallel()
-		mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+		mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 		u, err := url.Parse(mq.url)
 		if err != nil {
 			t.Fatal(err)
@@ -330,7 +328,7 @@ func TestConsumerExplainsMistakesAtOnce(t *testing.T) {
 // ends in the dead-letter queue by the broker's own count. The crash is played by a consumer that requeues.
 func TestConsumerLeavesCrashersToTheBroker(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	const limit = 3
 	config := amqp.ConsumerConfig{Handler: newOrderLedger(t, nil), DeliveryLimit: limit,
 		Competing: true} // basic.get isn't served where a single consumer is active
@@ -351,7 +349,7 @@ func TestConsumerLeavesCrashersToTheBroker(t *testing.T) {
 // TestConsumerCountsDeliveries: what the broker counted reaches the hooks, even across consumers.
 func TestConsumerCountsDeliveries(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, nil)
 	seen := make(chan int64, 1)
 	config := amqp.ConsumerConfig{Handler: l, Competing: true,
@@ -372,7 +370,7 @@ func TestConsumerCountsDeliveries(t *testing.T) {
 // acknowledgements. The letter arrives once the alarm is over, and once only.
 func TestConsumerAcknowledgesDuringAnAlarm(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t, harness.Private())
+	server := harness.Start(t, harness.RabbitMQ(harness.Private())).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
 		if e.ID == "key0/1" {
@@ -694,7 +692,7 @@ func wantWords(t *testing.T, err error, words ...string) {
 
 // TestConsumerLeavesNoGoroutine runs alone, because goroutines of parallel tests can't be told from its own.
 func TestConsumerLeavesNoGoroutine(t *testing.T) {
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
 		if e.ID == "key0/1" {
@@ -720,66 +718,4 @@ func TestConsumerLeavesNoGoroutine(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("goroutines are left:\n%s", left)
-}
-
-// halfOpenProxy passes bytes through and can cut its clients off without the broker's noticing.
-type halfOpenProxy struct {
-	url string
-
-	mu             sync.Mutex
-	client, broker []net.Conn
-}
-
-func newHalfOpenProxy(t *testing.T, brokerURL string) *halfOpenProxy {
-	t.Helper()
-	u, err := url.Parse(brokerURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := u.Host
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Host = listener.Addr().String()
-	p := &halfOpenProxy{url: u.String()}
-	t.Cleanup(func() {
-		listener.Close()
-		p.cutClients()
-		p.cutBroker()
-	})
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			broker, err := net.Dial("tcp", target)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			p.mu.Lock()
-			p.client, p.broker = append(p.client, client), append(p.broker, broker)
-			p.mu.Unlock()
-			go io.Copy(broker, client) // leaves the broker's side open when the client's is cut
-			go func() {
-				io.Copy(client, broker)
-				client.Close()
-			}()
-		}
-	}()
-	return p
-}
-
-func (p *halfOpenProxy) cutClients() { p.cut(&p.client) }
-func (p *halfOpenProxy) cutBroker()  { p.cut(&p.broker) }
-
-func (p *halfOpenProxy) cut(conns *[]net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range *conns {
-		c.Close()
-	}
-	*conns = nil
 }

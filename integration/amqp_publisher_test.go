@@ -125,7 +125,7 @@ func wantOutcomes(t testing.TB, got []relay.Outcome, first, n int, status relay.
 
 func TestAMQPEveryConfirmedEventIsInTheQueue(t *testing.T) {
 	const n = 20_000
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	ch := amqpChannel(t, url)
 	bindQueue(t, ch, "q", nil)
 	s := openPublisher(t, publisherConfig(url))
@@ -151,7 +151,7 @@ func TestAMQPEveryConfirmedEventIsInTheQueue(t *testing.T) {
 }
 
 func TestAMQPUnroutableAndRejectedAreTold(t *testing.T) {
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	s := openPublisher(t, publisherConfig(url))
 	got := publish(t, s, 0, 2000, publishedEvent)
 	wantOutcomes(t, got, 0, 2000, relay.Unroutable)
@@ -167,7 +167,7 @@ func TestAMQPUnroutableAndRejectedAreTold(t *testing.T) {
 }
 
 func TestAMQPRefusedEventsHarmNobody(t *testing.T) {
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	bindQueue(t, amqpChannel(t, url), "q", nil)
 	cfg := publisherConfig(url)
 	cfg.Routing.Key = "{type}.{key}"
@@ -189,7 +189,7 @@ func TestAMQPRefusedEventsHarmNobody(t *testing.T) {
 
 // The largest headers that our own check lets through must be taken by the broker.
 func TestAMQPTheLargestHeaderFrameIsTaken(t *testing.T) {
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	bindQueue(t, amqpChannel(t, url), "q", nil)
 	s := openPublisher(t, publisherConfig(url))
 	tag, confirmed, refused := 0, 0, 0
@@ -214,7 +214,7 @@ func TestAMQPTheLargestHeaderFrameIsTaken(t *testing.T) {
 }
 
 func TestAMQPAnExchangeThatIsDeletedEndsTheSessionAsRefused(t *testing.T) {
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	ch := amqpChannel(t, url)
 	bindQueue(t, ch, "q", nil)
 	s := openPublisher(t, publisherConfig(url))
@@ -231,13 +231,13 @@ func TestAMQPAnExchangeThatIsDeletedEndsTheSessionAsRefused(t *testing.T) {
 }
 
 func TestAMQPVerifyNamesAMissingExchange(t *testing.T) {
-	cfg := publisherConfig(harness.RabbitMQ(t).URL())
+	cfg := publisherConfig(harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL())
 	cfg.Mode = amqp.Verify
 	wantOpenError(t, cfg, `exchange "events"`, "it isn't there", "Mode Declare")
 }
 
 func TestAMQPAnotherKindIsPutInWords(t *testing.T) {
-	url := harness.RabbitMQ(t).URL()
+	url := harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL()
 	bindQueue(t, amqpChannel(t, url), "q", nil)
 	cfg := publisherConfig(url)
 	cfg.Exchanges = []amqp.Exchange{{Name: "events", Kind: "fanout"}}
@@ -250,7 +250,7 @@ func TestAMQPAnotherKindIsPutInWords(t *testing.T) {
 }
 
 func TestAMQPConnectErrorsNameTheRemedy(t *testing.T) {
-	good, err := url.Parse(harness.RabbitMQ(t).URL())
+	good, err := url.Parse(harness.Start(t, harness.RabbitMQ()).RabbitMQ.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func wantOpenError(t *testing.T, cfg amqp.PublisherConfig, parts ...string) erro
 }
 
 func TestAMQPAKilledConnectionLosesNothingThatWasConfirmed(t *testing.T) {
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	ch := amqpChannel(t, server.URL())
 	bindQueue(t, ch, "q", nil)
 	s := openPublisher(t, publisherConfig(server.URL()))
@@ -323,7 +323,7 @@ func TestAMQPAKilledConnectionLosesNothingThatWasConfirmed(t *testing.T) {
 }
 
 func TestAMQPBlockedAndUnblockedAreTold(t *testing.T) {
-	server := harness.RabbitMQ(t, harness.Private())
+	server := harness.Start(t, harness.RabbitMQ(harness.Private())).RabbitMQ
 	bindQueue(t, amqpChannel(t, server.URL()), "q", nil)
 	cfg := publisherConfig(server.URL())
 	cfg.ConfirmTimeout = 2 * time.Second

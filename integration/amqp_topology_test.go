@@ -91,7 +91,7 @@ func (q *queueUnderTest) consumeConnected(config amqp.ConsumerConfig) (stop func
 func TestPartitionsSpreadOverProcesses(t *testing.T) {
 	t.Parallel()
 	const partitions, keys = 8, 100
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	spreads := mq.major() >= 4
 	l := newOrderLedger(t, func(context.Context, surepost.Event) error {
 		time.Sleep(time.Millisecond)
@@ -107,8 +107,8 @@ func TestPartitionsSpreadOverProcesses(t *testing.T) {
 	l.await(keys * 10)
 
 	direct := mq.url
-	proxy := newHalfOpenProxy(t, mq.url)
-	mq.url = proxy.url
+	proxy := harness.NewProxy(t, mq.url)
+	mq.url = proxy.URL()
 	mq.send(11, keys, 10) // while the second one joins
 	stopB := consume("b")
 	mq.url = direct
@@ -128,8 +128,7 @@ func TestPartitionsSpreadOverProcesses(t *testing.T) {
 	}
 
 	mq.send(31, keys, 10)
-	proxy.cutClients() // b dies
-	proxy.cutBroker()
+	proxy.Cut() // b dies
 	stopB()
 	l.await(keys * 40)
 	y.reset()
@@ -152,7 +151,7 @@ func TestPartitionsSpreadOverProcesses(t *testing.T) {
 // TestPartitionsByHand: each process has its own, which is the way with RabbitMQ 3.
 func TestPartitionsByHand(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l, y := newOrderLedger(t, nil), newTally()
 	var stops []func()
 	for who, only := range map[string][]int{"a": {0, 3}, "b": {1, 2}} {
@@ -175,7 +174,7 @@ func TestPartitionsByHand(t *testing.T) {
 // TestPartitionsByRoutingKey: for relays whose routing key is the event's key.
 func TestPartitionsByRoutingKey(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l := newOrderLedger(t, nil)
 	config := amqp.ConsumerConfig{Handler: l, Partitions: 4, PartitionBy: amqp.PartitionByRoutingKey, BindingKeys: []string{"#"}}
 	config.Connection.URLs, config.Queue = []string{mq.url}, consumedQueue
@@ -205,7 +204,7 @@ func TestPartitionsByRoutingKey(t *testing.T) {
 func TestMessagesWithoutKeyHeaderShareAPartition(t *testing.T) {
 	t.Parallel()
 	const partitions = 8
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	mq.consumeConnected(amqp.ConsumerConfig{Partitions: partitions})()
 	for n := range 50 {
 		mq.publishRaw("events", "shop.OrderCreated", amqp091.Publishing{MessageId: fmt.Sprint(n)}).Wait()
@@ -230,7 +229,7 @@ func TestMessagesWithoutKeyHeaderShareAPartition(t *testing.T) {
 // TestAnotherNumberOfPartitionsIsFound before it could do harm.
 func TestAnotherNumberOfPartitionsIsFound(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	mq.consumeConnected(amqp.ConsumerConfig{Partitions: 3})()
 	types := []string{"OrderCreated"}
 	wantWords(t, mq.runFails(amqp.ConsumerConfig{Types: types, Partitions: 2}), "billing.orders.2", "larger number",
@@ -238,7 +237,7 @@ func TestAnotherNumberOfPartitionsIsFound(t *testing.T) {
 	wantWords(t, mq.runFails(amqp.ConsumerConfig{Types: types, Partitions: 4}), "billing.orders.3", "the number was smaller")
 	mq.consumeConnected(amqp.ConsumerConfig{Partitions: 3})()
 
-	other := newQueueUnderTest(t, harness.RabbitMQ(t))
+	other := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	other.consumeConnected(amqp.ConsumerConfig{})()
 	wantWords(t, other.runFails(amqp.ConsumerConfig{Types: types, Partitions: 2}), "without partitions")
 }
@@ -246,7 +245,7 @@ func TestAnotherNumberOfPartitionsIsFound(t *testing.T) {
 // TestADeletedPartitionComesBack: what checks the number at the start must not get in the way of healing later.
 func TestADeletedPartitionComesBack(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	connected, lost := make(chan struct{}, 10), make(chan error, 10)
 	l := newOrderLedger(t, nil)
 	stop := mq.consume(amqp.ConsumerConfig{Handler: l, Partitions: 3, Hooks: amqp.ConsumerHooks{
@@ -265,7 +264,7 @@ func TestADeletedPartitionComesBack(t *testing.T) {
 // TestUnknownExchangeKindIsExplained, up to RabbitMQ 4.2 by the end of the connection, from 4.3 on by that of the channel.
 func TestUnknownExchangeKindIsExplained(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	for kind, words := range map[string][]string{
 		"x-nonsense": {`no exchanges of the kind "x-nonsense"`, "use topic, direct, fanout or headers"},
 		"x-random":   {`no exchanges of the kind "x-random"`, "rabbitmq-plugins enable rabbitmq_random_exchange"},
@@ -286,7 +285,7 @@ func TestUnknownExchangeKindIsExplained(t *testing.T) {
 // TestOtherArgumentsAreExplained: which one, what was asked for, what is there, and what to do.
 func TestOtherArgumentsAreExplained(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	types := []string{"OrderCreated"}
 	mq.consumeConnected(amqp.ConsumerConfig{RetryDelays: []time.Duration{time.Minute}})()
 	wantWords(t, mq.runFails(amqp.ConsumerConfig{Types: types, Competing: true}),
@@ -327,7 +326,7 @@ func TestRetryQueuesDelayAndCount(t *testing.T) {
 	for name, partitions := range map[string]int{"one queue": 0, "partitions": 4} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+			mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 			l, calls := retryLedger(t, "key0/1", 1000)
 			l.last = nil // it comes after later ones of its key
 			delayed, dead := make(chan amqp.RetriedMessage, 100), make(chan amqp.DeadLetteredMessage, 10)
@@ -414,7 +413,7 @@ func (l lastless) Handle(ctx context.Context, e surepost.Event) (inbox.Result, e
 // TestRetriedEventSucceedsLater, once the reason is gone, and starts its count anew after a redrive.
 func TestRetriedEventSucceedsLater(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	l, calls := retryLedger(t, "key0/1", 4)
 	handled := make(chan amqp.HandledMessage, 10)
 	stop := mq.consumeConnected(amqp.ConsumerConfig{Handler: lastless{l}, MaxAttempts: 2,
@@ -438,7 +437,7 @@ func TestRetriedEventSucceedsLater(t *testing.T) {
 // commits counts, and the key's later events come behind it.
 func TestMessageHeldTooLongIsExplained(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t, harness.Private(), harness.Setting("consumer_timeout", "2000"))
+	server := harness.Start(t, harness.RabbitMQ(harness.Private(), harness.Setting("consumer_timeout", "2000"))).RabbitMQ
 	server.Eval(t, "application:set_env(rabbit, channel_tick_interval, 500).") // how often a channel looks, up to 4.2
 	mq := newQueueUnderTest(t, server)
 	release := make(chan struct{})

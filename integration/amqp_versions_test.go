@@ -42,7 +42,7 @@ func since(version [2]int, major, minor int) bool {
 // between its versions.
 func TestWhatCountsAsADelivery(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	mq := newQueueUnderTest(t, server)
 	version := brokerVersion(t, mq.conn)
 	for _, c := range []struct {
@@ -121,7 +121,7 @@ func takeOne(t *testing.T, url, queue string) (socket net.Conn, conn *amqp091.Co
 // the channel away, since 4.3 the consumer only; either way the reason is told, and everything is handled in order.
 func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t, harness.Private(), harness.Setting("consumer_timeout", "1000"))) // ms
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ(harness.Private(), harness.Setting("consumer_timeout", "1000"))).RabbitMQ) // ms
 	lost := make(chan error, 10)
 	held, again := make(chan error, 1), make(chan int64, 1)
 	l := newOrderLedger(t, func(_ context.Context, e surepost.Event) error {
@@ -167,7 +167,7 @@ func TestConsumerOutlivesTheConsumerTimeout(t *testing.T) {
 // TestAMQPTheBrokersLimitOnMessages: a message of 20 MiB is refused before it is sent, or taken where both sides allow
 // it; where only we do, the broker's refusal says which limit to change. It allows 16 MiB since 4.0, before 128 MiB.
 func TestAMQPTheBrokersLimitOnMessages(t *testing.T) {
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	conn, err := amqp091.Dial(server.URL())
 	if err != nil {
 		t.Fatal(err)

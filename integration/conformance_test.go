@@ -11,7 +11,7 @@ import (
 // test broker are wrong about RabbitMQ.
 func TestRabbitMQConforms(t *testing.T) {
 	t.Parallel()
-	mq := harness.RabbitMQ(t, harness.Private()) // it is blocked and restarted
+	mq := harness.Start(t, harness.RabbitMQ(harness.Private())).RabbitMQ // it is blocked and restarted
 	brokertest.Run(t, brokertest.Target{
 		URL:              mq.URL(),
 		CloseConnections: mq.CloseConnections,

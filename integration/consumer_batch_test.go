@@ -33,7 +33,7 @@ func newBatchUnderTest(t *testing.T, work func(ctx context.Context, e surepost.E
 	t.Helper()
 	pool, store := newPool(t)
 	execSQL(t, pool, "CREATE TABLE effect (nth serial, id text NOT NULL, key text NOT NULL)")
-	b := &batchUnderTest{newQueueUnderTest(t, harness.RabbitMQ(t)), pool, newInbox(t, store, "billing")}
+	b := &batchUnderTest{newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ), pool, newInbox(t, store, "billing")}
 	b.in.On("OrderCreated", func(ctx context.Context, tx pgx.Tx, e surepost.Event) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO effect (id, key) VALUES ($1, $2)", e.ID, e.Key); err != nil {
 			return err
@@ -113,7 +113,7 @@ func TestABatchWithPoisonHandlesAllOthersOnceAndInOrder(t *testing.T) {
 func TestABatchThatIsCutOffBeforeItsAcknowledgementHasOneEffect(t *testing.T) {
 	t.Parallel()
 	b := newBatchUnderTest(t, nil)
-	server := harness.RabbitMQ(t)
+	server := harness.Start(t, harness.RabbitMQ()).RabbitMQ
 	b.queueUnderTest = newQueueUnderTest(t, server)
 	var handled, duplicates atomic.Int64
 	published := make(chan struct{})
@@ -213,10 +213,10 @@ func TestAnEventThatKillsItsProcessIsFound(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", victim, "./testdata/victim").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	pg := harness.Postgres(t)
+	pg := harness.Start(t, harness.Postgres()).Postgres
 	pool, _ := poolOn(t, pg.URL())
 	execSQL(t, pool, "CREATE TABLE effect (nth serial, id text NOT NULL, key text NOT NULL)")
-	b := &batchUnderTest{newQueueUnderTest(t, harness.RabbitMQ(t)), pool, nil}
+	b := &batchUnderTest{newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ), pool, nil}
 
 	run := func() *exec.Cmd {
 		process := exec.Command(victim)

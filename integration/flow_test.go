@@ -34,11 +34,11 @@ type flow struct {
 	unroutable atomic.Int64 // tries that count towards parking
 }
 
-func newFlow(t *testing.T, pg *harness.PostgresServer, mq *harness.RabbitMQServer) *flow {
+func newFlow(t *testing.T, env *harness.Env) *flow {
 	t.Helper()
-	f := &flow{mq: mq}
-	f.producer, f.store = poolOn(t, pg.URL())
-	f.consumer, f.inbox = poolOn(t, pg.NewDatabase(t))
+	f := &flow{mq: env.RabbitMQ}
+	f.producer, f.store = poolOn(t, env.Postgres.URL())
+	f.consumer, f.inbox = poolOn(t, env.Postgres.NewDatabase(t))
 	f.box = newBox(t, f.store)
 	execSQL(t, f.producer, "CREATE TABLE aggregate (key text PRIMARY KEY, version int NOT NULL)", "INSERT INTO aggregate SELECT 'k' || n, 0 FROM generate_series(0, 19) n")
 	execSQL(t, f.consumer, "CREATE TABLE effect (nth serial, key text NOT NULL, version int NOT NULL)")
@@ -198,7 +198,7 @@ func (f *flow) settled(t *testing.T, patience time.Duration) (events int) {
 // The broker is away for 20 s: nothing is lost, nothing parked, no retry spent.
 func TestABrokerOutageCostsLatencyOnly(t *testing.T) {
 	t.Parallel()
-	f := newFlow(t, harness.Postgres(t), harness.RabbitMQ(t, harness.Private()))
+	f := newFlow(t, harness.Start(t, harness.Postgres(), harness.RabbitMQ(harness.Private())))
 	f.startConsumer(t)
 	r, _ := f.startRelay(t)
 	stop := f.keepProducing(t, 4)
@@ -217,7 +217,7 @@ func TestABrokerOutageCostsLatencyOnly(t *testing.T) {
 
 func TestABrokerCrashLosesNothing(t *testing.T) {
 	t.Parallel()
-	f := newFlow(t, harness.Postgres(t), harness.RabbitMQ(t, harness.Private()))
+	f := newFlow(t, harness.Start(t, harness.Postgres(), harness.RabbitMQ(harness.Private())))
 	f.startConsumer(t)
 	f.startRelay(t)
 	stop := f.keepProducing(t, 4)
@@ -233,17 +233,17 @@ func TestABrokerCrashLosesNothing(t *testing.T) {
 
 func TestADatabaseRestartLosesNothing(t *testing.T) {
 	t.Parallel()
-	pg := harness.Postgres(t, harness.Private())
-	f := newFlow(t, pg, harness.RabbitMQ(t))
+	env := harness.Start(t, harness.Postgres(harness.Private()), harness.RabbitMQ())
+	f := newFlow(t, env)
 	f.startConsumer(t)
 	r, _ := f.startRelay(t)
 	stop := f.keepProducing(t, 4)
 	time.Sleep(2 * time.Second)
-	pg.Restart(t)
+	env.Postgres.Restart(t)
 	time.Sleep(2 * time.Second)
-	pg.Kill(t)
+	env.Postgres.Kill(t)
 	time.Sleep(3 * time.Second)
-	pg.Start(t)
+	env.Postgres.Start(t)
 	time.Sleep(2 * time.Second)
 	stop()
 	n := f.settled(t, 30*time.Second)
@@ -256,7 +256,7 @@ func TestADatabaseRestartLosesNothing(t *testing.T) {
 // Connections are cut again and again on both sides of the relay and the consumer.
 func TestCutConnectionsLoseNothing(t *testing.T) {
 	t.Parallel()
-	f := newFlow(t, harness.Postgres(t), harness.RabbitMQ(t))
+	f := newFlow(t, harness.Start(t, harness.Postgres(), harness.RabbitMQ()))
 	f.startConsumer(t)
 	f.startRelay(t)
 	stop := f.keepProducing(t, 4)
@@ -276,7 +276,7 @@ func TestCutConnectionsLoseNothing(t *testing.T) {
 // Three relays stand by for each other and are stopped in turn, in good order or not.
 func TestStandbyRelaysTakeOver(t *testing.T) {
 	t.Parallel()
-	f := newFlow(t, harness.Postgres(t), harness.RabbitMQ(t))
+	f := newFlow(t, harness.Start(t, harness.Postgres(), harness.RabbitMQ()))
 	f.startConsumer(t)
 	type one struct {
 		*relay.Relay
@@ -317,7 +317,7 @@ func TestStandbyRelaysTakeOver(t *testing.T) {
 // A memory alarm makes the broker block publishers: the relay waits and reports it.
 func TestABlockedBrokerIsReportedAndWaitedFor(t *testing.T) {
 	t.Parallel()
-	f := newFlow(t, harness.Postgres(t), harness.RabbitMQ(t, harness.Private()))
+	f := newFlow(t, harness.Start(t, harness.Postgres(), harness.RabbitMQ(harness.Private())))
 	f.startConsumer(t)
 	r, _ := f.startRelay(t)
 	stop := f.keepProducing(t, 2)

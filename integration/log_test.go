@@ -392,7 +392,7 @@ func TestAnEpochThatIsGivenOutTwiceFencesStill(t *testing.T) {
 // old one.
 func TestACheckpointBelongsToItsServer(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t, harness.Private())
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
 	pool, store := poolOn(t, server.URL())
 	box := newBox(t, store)
 	write(t, pool, box, numbered(50)...)
@@ -495,7 +495,7 @@ func TestALostLeaseWritesNothing(t *testing.T) {
 // After a restart, possibly hidden by a pooler, the cursor in memory is of no use any more.
 func TestACursorDoesNotOutliveItsServer(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t, harness.Private())
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
 	pool, store := poolOn(t, server.URL())
 	log, _ := openLog(t, store, "a")
 	readAll(t, log, 10)
@@ -661,7 +661,7 @@ func TestLockKeysMakesWritersOfAKeyWait(t *testing.T) {
 // A wrong URL is found by Check, with what to look at and without the password.
 func TestAWrongURLIsExplained(t *testing.T) {
 	t.Parallel()
-	good := harness.Postgres(t).URL()
+	good := harness.Start(t, harness.Postgres()).Postgres.URL()
 	for name, c := range map[string]struct{ change, to, want string }{
 		"port":     {":" + portOf(t, good) + "/", ":1/", "is it running"},
 		"database": {"?", "_missing?", "create the database"},

@@ -89,7 +89,7 @@ PIECES
 
 func TestTheReadmesProgramRuns(t *testing.T) {
 	t.Parallel()
-	pg, mq := harness.Postgres(t), harness.RabbitMQ(t)
+	env := harness.Start(t, harness.Postgres(), harness.RabbitMQ())
 	dir, err := os.MkdirTemp("testdata", "readme") // inside the module, so that its requirements apply
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestTheReadmesProgramRuns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", "./"+dir)
-	cmd.Env = append(os.Environ(), "POSTGRES_URL="+pg.URL(), "RABBIT_URL="+mq.URL())
+	cmd.Env = append(os.Environ(), "POSTGRES_URL="+env.Postgres.URL(), "RABBIT_URL="+env.RabbitMQ.URL())
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "stock 9") {
 		t.Errorf("%v\n%s", err, out)
@@ -146,7 +146,7 @@ func TestEveryBlockOfTheReadmeIsRun(t *testing.T) {
 // The README's grants are enough for each role, and no more than the tables.
 func TestTheReadmesSQLRuns(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t, harness.Private()) // roles belong to the server, not to the database
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres // roles belong to the server, not to the database
 	pool, _ := poolOn(t, server.URL())
 	for _, block := range readmeBlocks(t, "sql") {
 		execSQL(t, pool, block)

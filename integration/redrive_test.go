@@ -27,7 +27,7 @@ type redriveUnderTest struct {
 // newRedrive dead-letters events key0/1, key1/1 … key0/2 … in that order, one at a time, and stops the consumer.
 func newRedrive(t *testing.T, keys, each int, failure func(e surepost.Event) error) *redriveUnderTest {
 	t.Helper()
-	return newRedriveOn(t, harness.RabbitMQ(t), keys, each, failure)
+	return newRedriveOn(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ, keys, each, failure)
 }
 
 func newRedriveOn(t *testing.T, server *harness.RabbitMQServer, keys, each int,
@@ -49,7 +49,7 @@ func newRedriveOn(t *testing.T, server *harness.RabbitMQServer, keys, each int,
 // newPile puts that many letters into the dead-letter queue, of events key/1, key/2 … of each key.
 func newPile(t *testing.T, count int, key func(n int) string) *redriveUnderTest {
 	t.Helper()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	mq.consumeConnected(amqp.ConsumerConfig{})()
 	numbers := map[string]int{}
 	var confirms []*amqp091.DeferredConfirmation
@@ -364,7 +364,7 @@ func TestLookingLosesNothing(t *testing.T) {
 // TestRedriveOfWhatTheBrokerDeadLettered: it has no headers of ours.
 func TestRedriveOfWhatTheBrokerDeadLettered(t *testing.T) {
 	t.Parallel()
-	mq := newQueueUnderTest(t, harness.RabbitMQ(t))
+	mq := newQueueUnderTest(t, harness.Start(t, harness.RabbitMQ()).RabbitMQ)
 	config := amqp.ConsumerConfig{Handler: newOrderLedger(t, nil), DeliveryLimit: 2, Competing: true}
 	stop := mq.consume(config)
 	mq.awaitQueue(consumedQueue)
@@ -401,7 +401,7 @@ func TestRedriveOfWhatTheBrokerDeadLettered(t *testing.T) {
 // TestOneRedriveAtATime: a second one would move later letters of a key while the first one holds earlier ones.
 func TestOneRedriveAtATime(t *testing.T) {
 	t.Parallel()
-	server := harness.RabbitMQ(t, harness.Private())
+	server := harness.Start(t, harness.RabbitMQ(harness.Private())).RabbitMQ
 	r := newRedriveOn(t, server, 1, 3, always)
 	config := r.config()
 	other, err := r.conn.Channel()
@@ -464,17 +464,16 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 	t.Parallel()
 	const keys, each = 20, 25
 	r := newPile(t, keys*each, func(n int) string { return fmt.Sprintf("key%d", n%keys) })
-	proxy := newHalfOpenProxy(t, r.url)
+	proxy := harness.NewProxy(t, r.url)
 	config := r.config()
-	config.Connection.URLs = []string{proxy.url}
+	config.Connection.URLs = []string{proxy.URL()}
 	var moved, cut int
 	for n := range 200 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+n)*time.Millisecond)
 		if n%4 == 3 {
 			go func() {
 				time.Sleep(time.Duration(n) * time.Millisecond)
-				proxy.cutClients()
-				proxy.cutBroker()
+				proxy.Cut()
 				cancel()
 			}()
 		}

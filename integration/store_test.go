@@ -26,7 +26,7 @@ import (
 // newPool returns a pool on a migrated database of the test's own.
 func newPool(t *testing.T, opts ...harness.Option) (*pgxpool.Pool, *pgxstore.Store) {
 	t.Helper()
-	return poolOn(t, harness.Postgres(t, opts...).URL())
+	return poolOn(t, harness.Start(t, harness.Postgres(opts...)).Postgres.URL())
 }
 
 func poolOn(t *testing.T, url string) (*pgxpool.Pool, *pgxstore.Store) {
@@ -98,7 +98,7 @@ var fullEvent = surepost.Event{
 // Every way to write leads to the same event in the log.
 func TestEveryWayToWriteGivesTheSameEvent(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t)
+	server := harness.Start(t, harness.Postgres()).Postgres
 	writers := map[string]func(t *testing.T, url string){
 		"pgx.Tx": func(t *testing.T, url string) {
 			pool, store := poolOn(t, url)
@@ -233,7 +233,7 @@ func mustJSON(v any) string {
 
 func TestMigrationsAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	url := harness.Postgres(t).URL()
+	url := harness.Start(t, harness.Postgres()).Postgres.URL()
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestMigrationsAtTheSameTime(t *testing.T) {
 // The script that teams run with their own tool leaves what Migrate leaves.
 func TestMigrationSQLIsTheSameAsMigrate(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t)
+	server := harness.Start(t, harness.Postgres()).Postgres
 	pool, err := pgxpool.New(t.Context(), server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +311,7 @@ func TestMigrationSQLIsTheSameAsMigrate(t *testing.T) {
 // A handle with too few connections would leave a relay waiting for itself.
 func TestTooFewConnectionsAreFoundAtStart(t *testing.T) {
 	t.Parallel()
-	db, err := sql.Open("postgres", harness.Postgres(t).URL())
+	db, err := sql.Open("postgres", harness.Start(t, harness.Postgres()).Postgres.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

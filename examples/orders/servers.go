@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 
 	"github.com/surepost/surepost/harness"
 )
@@ -14,31 +13,26 @@ import (
 // harness finds.
 type servers struct {
 	environment
-	postgres *harness.PostgresServer
-	rabbit   *harness.RabbitMQServer
+	env *harness.Env
 }
 
 func openServers(ctx context.Context) (s *servers, err error) {
-	s = &servers{}
+	env, err := harness.StartEnv(ctx, harness.Postgres(), harness.RabbitMQ())
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, env.Close())
 		}
 	}()
-	var group sync.WaitGroup
-	var postgresErr, rabbitErr error
-	group.Go(func() { s.postgres, postgresErr = harness.StartPostgres(ctx) })
-	group.Go(func() { s.rabbit, rabbitErr = harness.StartRabbitMQ(ctx) })
-	group.Wait()
-	if err := errors.Join(postgresErr, rabbitErr); err != nil {
-		return s, err
-	}
-	s.amqp = s.rabbit.URL()
+	s = &servers{env: env}
+	s.amqp = env.RabbitMQ.URL()
 	for _, db := range []struct {
 		name string
 		url  *string
 	}{{"orders", &s.ordersDatabase}, {"inventory", &s.inventoryDatabase}, {"notification", &s.notificationDatabase}} {
-		if *db.url, err = s.postgres.CreateDatabase(ctx, db.name); err != nil {
+		if *db.url, err = env.Postgres.CreateDatabase(ctx, db.name); err != nil {
 			return s, err
 		}
 	}
@@ -46,16 +40,7 @@ func openServers(ctx context.Context) (s *servers, err error) {
 }
 
 // close removes the databases and the virtual host, and ends the servers if they were started for this run.
-func (s *servers) close() error {
-	var errs []error
-	if s.postgres != nil {
-		errs = append(errs, s.postgres.Close())
-	}
-	if s.rabbit != nil {
-		errs = append(errs, s.rabbit.Close())
-	}
-	return errors.Join(errs...)
-}
+func (s *servers) close() error { return s.env.Close() }
 
 // canKeep says whether -keep makes sense: servers that the harness starts end with the program.
 func canKeep() error {

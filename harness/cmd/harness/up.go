@@ -11,15 +11,18 @@ import (
 	"github.com/surepost/surepost/harness/internal/server"
 )
 
-var kinds = []*server.Kind{server.PostgreSQL, server.RabbitMQ}
+// kinds are all that this command knows, in the order in which it works.
+var kinds = []*server.Kind{server.PostgreSQL, server.RabbitMQ, server.MariaDB}
+
+var kindNames = map[string]*server.Kind{"postgres": server.PostgreSQL, "rabbitmq": server.RabbitMQ, "mariadb": server.MariaDB}
 
 // One file per server, so that what was started is on record even if the other fails.
 func stateFile(k *server.Kind) string { return filepath.Join(stateDir, k.Package+".json") }
 
 const stateDir = ".surepost"
 
-// up starts what does not run yet and prints how to reach both.
-func up(ctx context.Context) error {
+// up starts what does not run yet and prints how to reach it.
+func up(ctx context.Context, kinds []*server.Kind) error {
 	// testcontainers-go's cleaner would take the containers away as soon as this process ends.
 	if err := os.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true"); err != nil {
 		return err
@@ -77,7 +80,7 @@ func keep(ctx context.Context, kind *server.Kind, s *server.Server) (*server.Kep
 	return kept, nil
 }
 
-func down(ctx context.Context) error {
+func down(ctx context.Context, kinds []*server.Kind) error {
 	var problems []error
 	for _, kind := range kinds {
 		kept, err := load(kind)
@@ -100,7 +103,7 @@ func down(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-func status(ctx context.Context) error {
+func status(ctx context.Context, kinds []*server.Kind) error {
 	var missing error
 	for _, kind := range kinds {
 		kept, err := load(kind)

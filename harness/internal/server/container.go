@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
@@ -125,6 +126,7 @@ type containerServer struct {
 	folder  *folder // has no data, but a guard that removes the container after a crash of ours
 	request testcontainers.ContainerRequest
 	box     testcontainers.Container
+	paused  bool
 }
 
 // containerFile tells the guard the container's name.
@@ -155,7 +157,7 @@ func newContainer(e *engine, kind, image string, ports map[string]int) (*contain
 
 func containerPostgresServer(ctx context.Context, kind *Kind, cfg Config, e *engine, image string) (*Server, error) {
 	return launch(ctx, kind, "Docker image "+image, func() (*Server, error) {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +179,7 @@ func containerPostgresServer(ctx context.Context, kind *Kind, cfg Config, e *eng
 
 func containerRabbitServer(ctx context.Context, kind *Kind, cfg Config, e *engine, image string) (*Server, error) {
 	return launch(ctx, kind, "Docker image "+image, func() (*Server, error) {
-		port, err := freePort(ManagementOffset)
+		port, err := FreePort(ManagementOffset)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +204,7 @@ func containerRabbitServer(ctx context.Context, kind *Kind, cfg Config, e *engin
 
 func containerMariaDBServer(ctx context.Context, kind *Kind, cfg Config, e *engine, image string) (*Server, error) {
 	return launch(ctx, kind, "Docker image "+image, func() (*Server, error) {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
@@ -236,6 +238,23 @@ func (c *containerServer) stop(ctx context.Context) error {
 	return c.box.Stop(ctx, &limit)
 }
 
+func (c *containerServer) pause(ctx context.Context) error {
+	defer c.engine.client.Close()
+	_, err := c.engine.client.ContainerPause(ctx, c.request.Name, client.ContainerPauseOptions{})
+	c.paused = err == nil
+	return err
+}
+
+func (c *containerServer) resume(ctx context.Context) error {
+	if !c.paused {
+		return nil
+	}
+	defer c.engine.client.Close()
+	_, err := c.engine.client.ContainerUnpause(ctx, c.request.Name, client.ContainerUnpauseOptions{})
+	c.paused = err != nil
+	return err
+}
+
 func (c *containerServer) kill(ctx context.Context) error {
 	if c.died() != nil {
 		return nil
@@ -249,6 +268,7 @@ func (c *containerServer) kill(ctx context.Context) error {
 			return err
 		}
 	}
+	c.paused = false // the engine lets a paused container go on in order to kill it
 	return nil
 }
 
@@ -285,19 +305,25 @@ func (c *containerServer) died() error {
 	return nil
 }
 
-func (c *containerServer) log(ctx context.Context) string {
+func (c *containerServer) log(ctx context.Context, since Mark) string {
 	if c.box == nil {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	logs, err := c.box.Logs(ctx)
+	defer c.engine.client.Close()
+	options := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(LogLines)}
+	if !since.at.IsZero() {
+		options.Since = since.at.Format(time.RFC3339Nano)
+	}
+	logs, err := c.engine.client.ContainerLogs(ctx, c.request.Name, options)
 	if err != nil {
 		return err.Error()
 	}
 	defer logs.Close()
-	text, _ := io.ReadAll(logs)
-	return string(text)
+	var text bytes.Buffer
+	_, _ = stdcopy.StdCopy(&text, &text, logs)
+	return text.String()
 }
 
 func (c *containerServer) control(ctx context.Context, args ...string) error {

@@ -13,9 +13,10 @@ import (
 // file for each process. A guard process watches over it: when this process ends, in whatever way,
 // the guard ends the servers and removes the folder.
 type folder struct {
-	path  string
-	guard *exec.Cmd
-	rein  io.WriteCloser // the guard's standard input: it acts when this closes
+	path   string
+	guard  *exec.Cmd
+	rein   io.WriteCloser // the guard's standard input: it acts when this closes
+	paused []int          // the processes that pause halted
 }
 
 // guard waits on its standard input, a pipe that the system closes when our process ends, also on
@@ -103,10 +104,24 @@ func (f *folder) release() error {
 
 func (f *folder) logFile() string { return filepath.Join(f.path, "server.log") }
 
-func (f *folder) log() string {
-	text, err := os.ReadFile(f.logFile())
+// log returns the end of the log since a mark, at most logBytes of it.
+func (f *folder) log(since Mark) string {
+	file, err := os.Open(f.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	from := max(since.offset, info.Size()-logBytes)
+	text, err := io.ReadAll(io.NewSectionReader(file, from, max(0, info.Size()-from)))
 	if err != nil {
 		return err.Error()
 	}
 	return string(text)
 }
+
+// logBytes is enough for LogLines lines: a server that logs statements may write megabytes.
+const logBytes = 64 << 10

@@ -131,7 +131,7 @@ func localMariaDBServer(ctx context.Context, kind *Kind, cfg Config, m machine) 
 		return nil, err
 	}
 	return launch(ctx, kind, "binaries in "+bin, func() (*Server, error) {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +204,7 @@ func (d *localMariaDB) kill(context.Context) error {
 	if d.proc != nil {
 		d.proc.kill()
 	}
-	return nil
+	return d.folder.resume()
 }
 
 // close kills: the data is removed anyway, and an orderly end writes it once more.
@@ -219,7 +219,11 @@ func (d *localMariaDB) died() error {
 	return d.proc.died()
 }
 
-func (d *localMariaDB) log(context.Context) string { return d.folder.log() }
+func (d *localMariaDB) pause(ctx context.Context) error { return d.folder.pause(ctx, d.proc.pid) }
+func (d *localMariaDB) resume(context.Context) error    { return d.folder.resume() }
+
+func (d *localMariaDB) log(_ context.Context, since Mark) string { return d.folder.log(since) }
+func (d *localMariaDB) logFile() string                          { return d.folder.logFile() }
 
 func (d *localMariaDB) control(context.Context, ...string) error { return errors.ErrUnsupported }
 

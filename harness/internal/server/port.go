@@ -12,13 +12,13 @@ import (
 // be found from an AMQP URL alone.
 const ManagementOffset = 10000
 
-// freePort picks a TCP port of the loopback interface such that it and port+offset, for each offset,
+// FreePort picks a TCP port of the loopback interface such that it and port+offset, for each offset,
 // are free at this moment.
 //
 // The range lies, offset included, below the one from which systems take the ports of outgoing
 // connections (Linux from 32768, others from 49152): a stopped server's port then stays free until
 // the server is started again.
-func freePort(offsets ...int) (int, error) {
+func FreePort(offsets ...int) (int, error) {
 	const lowest, highest = 10240, 22000
 	for range 200 {
 		port := lowest + rand.IntN(highest-lowest)

@@ -90,7 +90,7 @@ func localPostgresServer(ctx context.Context, kind *Kind, cfg Config, m machine)
 		return nil, err
 	}
 	return launch(ctx, kind, "binaries in "+bin, func() (*Server, error) {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
@@ -172,6 +172,7 @@ func (p *localPostgres) kill(ctx context.Context) error {
 		return nil
 	}
 	p.proc.signal(syscall.SIGSTOP)
+	defer p.folder.resume() // of a server that was paused, whoever is left goes on and ends
 	backends, err := children(p.proc.pid)
 	if err != nil {
 		p.proc.signal(syscall.SIGQUIT)
@@ -194,7 +195,7 @@ func (p *localPostgres) kill(ctx context.Context) error {
 }
 
 func (p *localPostgres) close(ctx context.Context) error {
-	return errors.Join(p.stop(ctx), p.folder.close())
+	return errors.Join(p.folder.resume(), p.stop(ctx), p.folder.close())
 }
 
 func (p *localPostgres) died() error {
@@ -204,7 +205,11 @@ func (p *localPostgres) died() error {
 	return p.proc.died()
 }
 
-func (p *localPostgres) log(context.Context) string { return p.folder.log() }
+func (p *localPostgres) pause(ctx context.Context) error { return p.folder.pause(ctx, p.proc.pid) }
+func (p *localPostgres) resume(context.Context) error    { return p.folder.resume() }
+
+func (p *localPostgres) log(_ context.Context, since Mark) string { return p.folder.log(since) }
+func (p *localPostgres) logFile() string                          { return p.folder.logFile() }
 
 func (p *localPostgres) control(context.Context, ...string) error { return errors.ErrUnsupported }
 

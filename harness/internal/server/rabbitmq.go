@@ -126,7 +126,7 @@ func localRabbitServer(ctx context.Context, kind *Kind, cfg Config, m machine) (
 	}
 	return launch(ctx, kind, "binaries in "+bin, func() (*Server, error) {
 		const distribution, mapper = 1, 2
-		port, err := freePort(distribution, mapper, ManagementOffset)
+		port, err := FreePort(distribution, mapper, ManagementOffset)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func (r *localRabbit) kill(context.Context) error {
 	if r.proc != nil {
 		r.proc.kill()
 	}
-	return nil
+	return r.folder.resume() // of a node that was paused, its port programs end when they go on
 }
 
 // close kills: the data is removed anyway, and an orderly end takes seconds.
@@ -230,7 +230,11 @@ func (r *localRabbit) died() error {
 	return r.proc.died()
 }
 
-func (r *localRabbit) log(context.Context) string { return r.folder.log() }
+func (r *localRabbit) pause(ctx context.Context) error { return r.folder.pause(ctx, r.proc.pid) }
+func (r *localRabbit) resume(context.Context) error    { return r.folder.resume() }
+
+func (r *localRabbit) log(_ context.Context, since Mark) string { return r.folder.log(since) }
+func (r *localRabbit) logFile() string                          { return r.folder.logFile() }
 
 func (r *localRabbit) control(ctx context.Context, args ...string) error {
 	args = append([]string{"--node", r.node}, args...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 )
@@ -41,8 +42,10 @@ type runner interface {
 	stop(ctx context.Context) error // in good order, without waiting for clients
 	kill(ctx context.Context) error // without any chance to tidy up
 	close(ctx context.Context) error
-	died() error // why it does not run, or nil while it runs
-	log(ctx context.Context) string
+	died() error                      // why it does not run, or nil while it runs
+	pause(ctx context.Context) error  // all of its processes, so that it neither works nor answers, but is there
+	resume(ctx context.Context) error // after pause; else it does nothing
+	log(ctx context.Context, since Mark) string
 	control(ctx context.Context, args ...string) error // rabbitmqctl
 	record() *Kept
 	detach() error // from the guard, which then no longer ends it
@@ -60,11 +63,26 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.awaitReady(ctx)
 }
 
-// Stop shuts the server down in good order, but without waiting for its clients.
-func (s *Server) Stop(ctx context.Context) error { return s.run.stop(ctx) }
+// Stop shuts the server down in good order, but without waiting for its clients. A paused one is
+// resumed for it.
+func (s *Server) Stop(ctx context.Context) error {
+	return errors.Join(s.run.resume(ctx), s.run.stop(ctx))
+}
 
 // Kill ends the server as a power cut would.
 func (s *Server) Kill(ctx context.Context) error { return s.run.kill(ctx) }
+
+// Pause halts the server where it is: its connections stay, and nothing answers on them. The kernel
+// still accepts new ones, as many as fit the backlog.
+func (s *Server) Pause(ctx context.Context) error {
+	if err := s.run.died(); err != nil {
+		return err
+	}
+	return s.run.pause(ctx)
+}
+
+// Unpause lets the server go on.
+func (s *Server) Unpause(ctx context.Context) error { return s.run.resume(ctx) }
 
 // Close ends the server and removes its data. It does nothing for a server that came as a URL.
 func (s *Server) Close(ctx context.Context) error {
@@ -74,12 +92,29 @@ func (s *Server) Close(ctx context.Context) error {
 	return s.run.close(ctx)
 }
 
-// Log returns the last LogLines lines of the server's log.
-func (s *Server) Log(ctx context.Context) string {
+// Mark is a moment in a server's log.
+type Mark struct {
+	at     time.Time // what a container's log is searched by
+	offset int64     // … and a file
+}
+
+// Mark returns the present moment. The zero Mark is the server's start.
+func (s *Server) Mark() Mark {
+	m := Mark{at: time.Now()}
+	if local, ok := s.run.(interface{ logFile() string }); ok {
+		if info, err := os.Stat(local.logFile()); err == nil {
+			m.offset = info.Size()
+		}
+	}
+	return m
+}
+
+// Log returns the last lines, at most LogLines, of what the server's log has got since the mark.
+func (s *Server) Log(ctx context.Context, since Mark) string {
 	if s.run == nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(s.run.log(ctx)), "\n")
+	lines := strings.Split(strings.TrimSpace(s.run.log(ctx, since)), "\n")
 	return strings.Join(lines[max(0, len(lines)-LogLines):], "\n")
 }
 
@@ -117,7 +152,7 @@ func (s *Server) died() error {
 }
 
 func (s *Server) withLog(err error) error {
-	tail := s.Log(context.Background())
+	tail := s.Log(context.Background(), Mark{})
 	if tail == "" {
 		return err
 	}

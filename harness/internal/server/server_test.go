@@ -17,10 +17,10 @@ type fakeRunner struct {
 	closed  *int
 }
 
-func (f fakeRunner) start(context.Context) error { return f.failure }
-func (f fakeRunner) close(context.Context) error { *f.closed++; return nil }
-func (f fakeRunner) died() error                 { return nil }
-func (f fakeRunner) log(context.Context) string  { return "" }
+func (f fakeRunner) start(context.Context) error      { return f.failure }
+func (f fakeRunner) close(context.Context) error      { *f.closed++; return nil }
+func (f fakeRunner) died() error                      { return nil }
+func (f fakeRunner) log(context.Context, Mark) string { return "" }
 
 func TestStartIsRepeatedWhereThePortIsTaken(t *testing.T) {
 	kind := &Kind{Name: "fake", ready: func(context.Context, *Server) error { return nil }}

@@ -28,24 +28,33 @@ type Kind struct {
 	container func(context.Context, *Kind, Config, *engine, string) (*Server, error)
 }
 
-// ImageName returns the image to use: the environment's or the default.
-func (k *Kind) ImageName() string {
-	if name := os.Getenv(k.ImageVar); name != "" && name != NoImage {
-		return name
-	}
-	return k.Image
-}
-
-// NoImage in the environment's place of an image's name asks for binaries.
+// NoImage in the place of an image's name asks for binaries.
 const NoImage = "none"
+
+// image returns the image to use, and who named it: the caller, the environment, or nobody, so that
+// it is the default.
+func (k *Kind) image(cfg Config) (name, namedBy string) {
+	if cfg.Image != "" {
+		return cfg.Image, "harness.Image"
+	}
+	if name := os.Getenv(k.ImageVar); name != "" {
+		return name, k.ImageVar
+	}
+	return k.Image, ""
+}
 
 // imageOnly returns why binaries are out of the question, or nil: who names an image wants to test that version, and
 // another one in its place would pass for it.
-func (k *Kind) imageOnly() error {
-	if name := os.Getenv(k.ImageVar); name != "" && name != NoImage {
-		return fmt.Errorf("not tried, because %s names an image", k.ImageVar)
+func (k *Kind) imageOnly(cfg Config) error {
+	if name, namedBy := k.image(cfg); namedBy != "" && name != NoImage {
+		return fmt.Errorf("not tried, because %s names an image", namedBy)
 	}
 	return nil
+}
+
+// fromURL reports whether the environment's address is where such a server comes from.
+func (k *Kind) fromURL(cfg Config) bool {
+	return os.Getenv(k.URLVar) != "" && !cfg.Private && cfg.Image == ""
 }
 
 // ManagementVar names the environment variable with the address of the management API, for a broker
@@ -56,6 +65,9 @@ const ManagementVar = "SUREPOST_RABBITMQ_MANAGEMENT_URL"
 type Config struct {
 	// Private asks for a server that nobody else uses. The environment's URL is then no source.
 	Private bool
+
+	// Image names the image to use, in place of the environment's. It, too, leaves the URL aside.
+	Image string
 
 	// Settings are added to the server's configuration. Only for a private server.
 	Settings []Setting
@@ -78,7 +90,7 @@ type machine struct {
 // thisMachine is the engine that testcontainers-go finds, where Debian, Fedora and Homebrew put their
 // binaries, and PATH. Debian's RabbitMQ commands in PATH are wrappers that change the user, so the
 // folder behind them comes first.
-func thisMachine() machine {
+var thisMachine = func() machine {
 	return machine{
 		engine:   connectEngine,
 		postgres: []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"},
@@ -87,6 +99,21 @@ func thisMachine() machine {
 		mariadb:  []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/opt/mariadb*/bin"},
 		path:     append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin"),
 	}
+}
+
+// PretendBare makes this process's machine one without a container engine and server programs. For
+// tests.
+func PretendBare() {
+	thisMachine = func() machine {
+		return machine{engine: func() (*engine, error) { return nil, errors.New("no engine answers: a test's machine has none") }}
+	}
+}
+
+// HasPgBouncer reports whether pgbouncer, which stands between a PostgreSQL and its clients in some
+// tests, is installed.
+func HasPgBouncer() bool {
+	_, err := thisMachine().find("pgbouncer", nil, "pgbouncer")
+	return err == nil
 }
 
 func (m machine) postgresPrograms() (dir string, err error) {
@@ -120,7 +147,10 @@ func (m machine) find(what string, patterns []string, programs ...string) (strin
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("%s (%s) are neither in %s nor in PATH",
+	if len(patterns) == 0 {
+		return "", fmt.Errorf("%s (%s): not in PATH", what, strings.Join(programs, ", "))
+	}
+	return "", fmt.Errorf("%s (%s): neither in %s nor in PATH",
 		what, strings.Join(programs, ", "), strings.Join(patterns, ", "))
 }
 
@@ -143,8 +173,8 @@ func numbers(path string) (found []int) {
 // Open returns a server that serves: the environment's, else a container, else binaries of this
 // machine. When there is none, the error says what was tried, why each failed and what to do.
 func Open(ctx context.Context, kind *Kind, cfg Config) (*Server, error) {
-	if given := os.Getenv(kind.URLVar); given != "" && !cfg.Private {
-		return openURL(ctx, kind, given)
+	if kind.fromURL(cfg) {
+		return openURL(ctx, kind, os.Getenv(kind.URLVar))
 	}
 	return Start(ctx, kind, cfg)
 }
@@ -155,15 +185,16 @@ func Start(ctx context.Context, kind *Kind, cfg Config) (*Server, error) {
 }
 
 func (m machine) start(ctx context.Context, kind *Kind, cfg Config) (s *Server, err error) {
-	missing := &NoServerError{Kind: kind, Private: cfg.Private}
-	engine, err := m.engineFor(ctx, kind)
+	missing := &NoServerError{Kind: kind, Config: cfg}
+	engine, err := m.engineFor(ctx, kind, cfg)
 	if err == nil {
-		if s, err = kind.container(ctx, kind, cfg, engine, kind.ImageName()); err == nil {
+		image, _ := kind.image(cfg)
+		if s, err = kind.container(ctx, kind, cfg, engine, image); err == nil {
 			return s, nil
 		}
 	}
 	missing.Docker = err
-	if missing.Binaries = kind.imageOnly(); missing.Binaries != nil {
+	if missing.Binaries = kind.imageOnly(cfg); missing.Binaries != nil {
 		return nil, missing
 	}
 	if s, missing.Binaries = kind.binaries(ctx, kind, cfg, m); missing.Binaries == nil {
@@ -173,9 +204,9 @@ func (m machine) start(ctx context.Context, kind *Kind, cfg Config) (s *Server, 
 }
 
 func openURL(ctx context.Context, kind *Kind, raw string) (*Server, error) {
-	u, err := url.Parse(raw)
-	if err != nil || !slices.Contains(kind.schemes, u.Scheme) || u.Hostname() == "" {
-		return nil, fmt.Errorf("%s is not a URL like %s: correct it, or unset it to let the harness find a server", kind.URLVar, kind.ExampleURL)
+	u, err := parseURL(kind, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w: write it like %s, or unset it to let the harness find a server", kind.URLVar, err, kind.ExampleURL)
 	}
 	s := &Server{Kind: kind, URL: raw, Origin: kind.URLVar}
 	if kind == RabbitMQ {
@@ -187,6 +218,20 @@ func openURL(ctx context.Context, kind *Kind, raw string) (*Server, error) {
 			kind.Name, u.Redacted(), kind.URLVar, err)
 	}
 	return s, nil
+}
+
+// parseURL says what is wrong with an address, without repeating it: it has a password in it.
+func parseURL(kind *Kind, raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Scheme == "" || u.Opaque != "":
+		return nil, errors.New("is not a URL")
+	case !slices.Contains(kind.schemes, u.Scheme):
+		return nil, fmt.Errorf("has the scheme %s://, and %s is reached by %s://", u.Scheme, kind.Name, strings.Join(kind.schemes, ":// or "))
+	case u.Hostname() == "":
+		return nil, errors.New("names no host")
+	}
+	return u, nil
 }
 
 // managementURL returns the management API of the broker behind an AMQP URL: the environment's, else
@@ -217,11 +262,11 @@ func managementURL(broker *url.URL) string {
 // started here: nil, or what is missing.
 func Check(ctx context.Context, kind *Kind) error {
 	m := thisMachine()
-	missing := &NoServerError{Kind: kind, Private: true}
-	if _, missing.Docker = m.engineFor(ctx, kind); missing.Docker == nil {
+	missing := &NoServerError{Kind: kind}
+	if _, missing.Docker = m.engineFor(ctx, kind, Config{}); missing.Docker == nil {
 		return nil
 	}
-	if missing.Binaries = kind.imageOnly(); missing.Binaries != nil {
+	if missing.Binaries = kind.imageOnly(Config{}); missing.Binaries != nil {
 		return missing
 	}
 	if _, missing.Binaries = kind.programs(m); missing.Binaries == nil {
@@ -231,48 +276,14 @@ func Check(ctx context.Context, kind *Kind) error {
 }
 
 // engineFor returns the machine's engine if it has the kind's image or can have it.
-func (m machine) engineFor(ctx context.Context, kind *Kind) (*engine, error) {
-	if os.Getenv(kind.ImageVar) == NoImage {
-		return nil, fmt.Errorf("not tried, because %s is %s", kind.ImageVar, NoImage)
+func (m machine) engineFor(ctx context.Context, kind *Kind, cfg Config) (*engine, error) {
+	image, namedBy := kind.image(cfg)
+	if image == NoImage {
+		return nil, fmt.Errorf("not tried, because %s is %s", namedBy, NoImage)
 	}
 	e, err := m.engine()
 	if err != nil {
 		return nil, err
 	}
-	return e, e.provide(ctx, kind.ImageName())
-}
-
-// NoServerError says that no source had a server.
-type NoServerError struct {
-	Kind     *Kind
-	Private  bool
-	Docker   error
-	Binaries error
-}
-
-func (e *NoServerError) Error() string {
-	given := "not set"
-	if e.Private {
-		given = "not used for a server of one's own"
-	}
-	k := e.Kind
-	return fmt.Sprintf(`no %[1]s can be had. Tried, in this order:
-  %[2]s: %[3]s
-  Docker with the image %[4]s: %[5]s
-  binaries of this machine: %[6]s
-Do one of these:
-  apt-get install %[7]s (on Debian and Ubuntu), or run: go run ./harness/cmd/harness install
-  start Docker and let it have the image: docker pull %[4]s, or name another in %[8]s, or unset that
-  export %[2]s=%[9]s (not for servers of one's own)`,
-		k.Name, k.URLVar, given, k.ImageName(), hang(e.Docker), hang(e.Binaries), k.Package, k.ImageVar, k.ExampleURL)
-}
-
-func (e *NoServerError) Unwrap() []error { return []error{e.Docker, e.Binaries} }
-
-// hang indents all lines of an error but the first, so that it reads as part of a list.
-func hang(err error) string {
-	if err == nil {
-		err = errors.New("not tried")
-	}
-	return strings.ReplaceAll(err.Error(), "\n", "\n    ")
+	return e, e.provide(ctx, image)
 }

@@ -3,11 +3,17 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
 )
 
 func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
@@ -16,7 +22,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 		postgres: []string{t.TempDir() + "/*/bin"},
 		path:     []string{t.TempDir()},
 	}
-	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ, MariaDB} {
 		t.Setenv(kind.ImageVar, "")
 		_, err := bare.start(context.Background(), kind, Config{})
 		if err == nil {
@@ -26,7 +32,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 			"no " + kind.Name + " can be had. Tried, in this order:",
 			kind.URLVar + ": not set",
 			"Docker with the image " + kind.Image + ": no engine answers: connection refused",
-			kind.Name + "'s server programs (", "are neither in", "nor in PATH",
+			kind.Name + "'s server program", "in PATH",
 			"apt-get install " + kind.Package,
 			"docker pull " + kind.Image, kind.ImageVar,
 			"export " + kind.URLVar + "=" + kind.ExampleURL,
@@ -42,7 +48,7 @@ func TestWithoutAnySourceTheErrorSaysWhatToDo(t *testing.T) {
 func TestANamedImageIsTestedOrNothing(t *testing.T) {
 	m := thisMachine() // which has binaries, or the other tests of this package fail
 	m.engine = func() (*engine, error) { return nil, errors.New("no engine answers") }
-	for _, kind := range []*Kind{PostgreSQL, RabbitMQ} {
+	for _, kind := range []*Kind{PostgreSQL, RabbitMQ, MariaDB} {
 		t.Setenv(kind.ImageVar, "of-my-own:4")
 		s, err := m.start(t.Context(), kind, Config{})
 		if err == nil {
@@ -126,6 +132,43 @@ func TestManagementAPIIsFoundFromTheAMQPURL(t *testing.T) {
 		}
 		if got := managementURL(u); got != c.want {
 			t.Errorf("%s with %q: %s, want %s", c.amqp, c.variable, got, c.want)
+		}
+	}
+}
+
+// An engine answers, and its registry does not have the image.
+func TestAnImageThatCannotBePulledIsAnErrorThatSaysSo(t *testing.T) {
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/images/create"):
+			fmt.Fprintln(w, `{"errorDetail":{"message":"manifest for postgres:99 not found"},"error":"manifest for postgres:99 not found"}`)
+		default:
+			http.Error(w, `{"message":"No such image"}`, http.StatusNotFound)
+		}
+	}))
+	defer registry.Close()
+	docker, err := client.New(client.WithHost("tcp://"+registry.Listener.Addr().String()), client.WithAPIVersion("1.44"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{client: &testcontainers.DockerClient{Client: docker}, provided: map[string]error{}}
+	m := thisMachine()
+	m.engine = func() (*engine, error) { return e, nil }
+	for named, cfg := range map[string]Config{"harness.Image": {Image: "postgres:99"}, PostgreSQL.ImageVar: {}} {
+		t.Setenv(PostgreSQL.ImageVar, "postgres:99")
+		s, err := m.start(t.Context(), PostgreSQL, cfg)
+		if err == nil {
+			_ = s.Close(context.Background())
+			t.Fatalf("PostgreSQL comes from %s", s.Origin)
+		}
+		for _, part := range []string{
+			"Docker with the image postgres:99: the engine does not have the image and cannot pull it: manifest for postgres:99 not found",
+			"binaries of this machine: not tried, because " + named + " names an image",
+			"docker pull postgres:99; or name another in " + PostgreSQL.ImageVar,
+		} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q is missing in:\n%v", part, err)
+			}
 		}
 	}
 }
