@@ -13,11 +13,12 @@ import (
 	"github.com/surepost/surepost/sqlstore/storetest"
 )
 
-// Lanes are one for now: the stores on PostgreSQL refuse more.
+// Lanes are one for now: the stores on PostgreSQL refuse more. The servers are private, since they end with their
+// databases: to drop one for every promise costs more than the tests.
 
 func TestPgxStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t)
+	server := harness.Postgres(t, harness.Private())
 	storetest.Run(t, func(t *testing.T) storetest.Backend[pgx.Tx] {
 		url := server.NewDatabase(t)
 		pool, store := poolOn(t, url)
@@ -51,7 +52,7 @@ func effects(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 
 func TestSQLStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t)
+	server := harness.Postgres(t, harness.Private())
 	for _, driver := range []string{"pgx", "postgres"} { // of pgx/stdlib and of lib/pq
 		t.Run(driver, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) storetest.Backend[*sql.Tx] {

@@ -192,7 +192,8 @@ func (s *suite[TX]) followUps() {
 	s.wantIDs("after the success", s.readAll(l, 10), "because of e1", "also e1")
 }
 
-// recordAndEffect cuts the work off at random moments: either the record and the effect are there, or neither.
+// recordAndEffect cuts the work off in its midst and at random moments: either the record and the effect are there, or
+// neither.
 func (s *suite[TX]) recordAndEffect() {
 	rnd, _ := s.random()
 	done := 0
@@ -202,7 +203,17 @@ func (s *suite[TX]) recordAndEffect() {
 		first := false
 		err := s.Store.Transact(cut, "c", []string{id}, func(tx TX, f []bool) error {
 			first = f[0]
-			return s.Effect(cut, tx, id)
+			if n%3 == 0 {
+				cancel()
+			}
+			if err := s.Effect(cut, tx, id); err != nil {
+				return err
+			}
+			if n%3 == 1 {
+				cancel()
+				return cut.Err()
+			}
+			return nil
 		})
 		cancel()
 		effects, read := s.Effects(s.ctx)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/surepost/surepost/relay"
@@ -28,6 +29,7 @@ func parking[TX any]() []promise[TX] {
 		{"unparking tells which keys are clear", (*suite[TX]).clearKeys},
 		{"a lost lease unparks nothing", (*suite[TX]).staleUnpark},
 		{"an operator selects parked events", (*suite[TX]).filters},
+		{"operators and the relay work at the same time", (*suite[TX]).operators},
 	}
 }
 
@@ -245,16 +247,18 @@ func (s *suite[TX]) parkedKeys() {
 	l = s.openLog(other, s.acquire(other, lane, "a"))
 	s.wantKeys(l, "a", "b")
 
-	// Keys are compared byte by byte.
+	// Keys are compared byte by byte: of those that databases like to take for the same, one is parked.
 	var all, parked []string
-	for kind, name := range names() {
-		s.write(event("of "+kind, name))
-		all = append(all, name)
+	var park []relay.Parked
+	byKind := names()
+	free := []string{"lower case", "trailing space", "no accent", "accent apart", "double s", "longest not last", "quotes"}
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		s.write(event("of "+kind, byKind[kind]))
+		all = append(all, byKind[kind])
 	}
 	page := s.read(l, 1000)
-	var park []relay.Parked
-	for i, e := range page.Entries {
-		if i%2 == 0 {
+	for _, e := range page.Entries {
+		if kind := strings.TrimPrefix(e.Event.ID, "of "); !slices.Contains(free, kind) {
 			park = append(park, relay.Parked{Entry: e, Reason: "x"})
 			parked = append(parked, e.Event.Key)
 		}
@@ -493,6 +497,71 @@ func (s *suite[TX]) filters() {
 		s.Errorf("discarded %d events (%v), want 1", n, err)
 	}
 	s.wantParked("after one was discarded", "a1", "b1", "n1", "A1")
+}
+
+// operators retries, discards and lists while the relay parks and unparks. Nothing may get stuck or fail.
+func (s *suite[TX]) operators() {
+	events := numbered("e", 80)
+	s.write(events...)
+	l := s.lead("a")
+	relaying := s.start("the relay", func() error {
+		for {
+			page, err := l.Read(s.ctx, 8)
+			if err != nil {
+				return err
+			}
+			var parked []relay.Parked
+			for i, e := range page.Entries {
+				parked = append(parked, relay.Parked{Entry: e, Behind: i > 2, Reason: "x"})
+			}
+			if err := l.Checkpoint(s.ctx, page.After, parked); err != nil {
+				return err
+			}
+			released, err := l.Released(s.ctx, 5)
+			if err == nil {
+				_, err = l.Unpark(s.ctx, released, nil, []string{"key 0", "key 1"})
+			}
+			if err != nil || !page.Full {
+				return err
+			}
+		}
+	})
+	other := s.Another(s.T)
+	s.all("an operator", 4, func(n int) error {
+		for i := range 15 {
+			filter := relay.ParkedFilter{IDs: []string{events[(n*15+i)%80].ID}}
+			store := []Store[TX]{s.Store, other}[i%2]
+			list, err := store.Parked(s.ctx, relay.ParkedFilter{Key: "key 1"}, 10)
+			switch {
+			case err != nil:
+			case n == 0:
+				_, err = store.DiscardParked(s.ctx, filter)
+			case n == 1 && len(list) > 0:
+				_, err = store.RetryParked(s.ctx, relay.ParkedFilter{Key: list[0].Event.Key})
+			default:
+				_, err = store.RetryParked(s.ctx, filter)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.must("the relay", s.ends(relaying))
+
+	// What is left can be published in the end.
+	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{})
+	s.must("retry all", err)
+	for range 100 {
+		released, err := l.Released(s.ctx, 20)
+		s.must("read what is released", err)
+		if len(released) == 0 {
+			break
+		}
+		s.unpark(l, released, nil, nil)
+	}
+	s.wantParked("at the end")
+	s.unpark(l, nil, nil, []string{"key 0", "key 1", "key 2"}, "key 0", "key 1", "key 2")
 }
 
 var errGiveUp = errors.New("the work gives up")

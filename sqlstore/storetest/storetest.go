@@ -121,7 +121,7 @@ func (b Backend[TX]) problems() error {
 }
 
 // limit is how long a test may take, on a machine that does much besides. What hangs fails then.
-const limit = time.Minute
+var limit = time.Minute
 
 // grace is how long the suite waits for what must not happen.
 const grace = 150 * time.Millisecond

@@ -183,7 +183,7 @@ func (s *suite[TX]) start(what string, work func() error) task {
 	s.Cleanup(func() {
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(min(limit, 10*time.Second)):
 			s.Errorf("%s goes on although its context has ended", what)
 		}
 	})
