@@ -23,7 +23,7 @@ import (
 // two relays stand by for each other. Every change that was committed has one effect, in its key's order.
 func TestAMariaDBCrashLosesNothing(t *testing.T) {
 	t.Parallel()
-	server := harness.MariaDB(t, harness.Private())
+	server := startMariaDB(t, harness.Private())
 	db, store := mariaDBOn(t, server.DSN())
 	box := newBox(t, store)
 	broker, err := amqptest.Start(amqptest.Config{})
@@ -304,7 +304,7 @@ func TestLockKeysMakesWritersOfAKeyWaitInMariaDB(t *testing.T) {
 // for ever; those of a transaction that is open are not, and its event comes as soon as it is committed.
 func TestAGapIsClosedWhenItsTransactionRolledBackAndNotBefore(t *testing.T) {
 	t.Parallel()
-	server := harness.MariaDB(t, harness.Private())
+	server := startMariaDB(t, harness.Private())
 	db, store := mariaDBOn(t, server.DSN())
 	execDB(t, db, "SET GLOBAL innodb_lock_wait_timeout = 1") // gaps stay open for longer than an INSERT may wait
 	box := newBox(t, store)
