@@ -18,7 +18,7 @@ import (
 
 func TestPgxStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t, harness.Private())
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
 	storetest.Run(t, func(t *testing.T) storetest.Backend[pgx.Tx] {
 		url := server.NewDatabase(t)
 		pool, store := poolOn(t, url)
@@ -52,7 +52,7 @@ func effects(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 
 func TestSQLStoreConforms(t *testing.T) {
 	t.Parallel()
-	server := harness.Postgres(t, harness.Private())
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
 	for _, driver := range []string{"pgx", "postgres"} { // of pgx/stdlib and of lib/pq
 		t.Run(driver, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) storetest.Backend[*sql.Tx] {

@@ -111,8 +111,9 @@ func writeDB(t *testing.T, db *sql.DB, box *outbox.Outbox[*sql.Tx], events ...su
 
 func TestMariaDBStoreConforms(t *testing.T) {
 	t.Parallel()
+	server := startMariaDB(t, harness.Private())
 	storetest.Run(t, func(t *testing.T) storetest.Backend[*sql.Tx] {
-		db, store := newMariaDB(t)
+		db, store := mariaDBOn(t, harness.MariaDBDSN(server.NewDatabase(t)))
 		execDB(t, db, "CREATE TABLE effect (name VARBINARY(255)) ENGINE = InnoDB")
 		return storetest.Backend[*sql.Tx]{
 			Store: store,
