@@ -188,13 +188,13 @@ func (c *collector) readMariaDB(t *testing.T, store *mysqlstore.Store, rnd *rand
 		behind = append(behind, p)
 		idle := ending && !read.Full && len(read.Entries) == 0
 		switch n := rnd.IntN(100); {
-		case n == 0: // die, and be succeeded
+		case n < 4: // die, and be succeeded
 			c.takeovers++
 			_ = log.Close(t.Context())
 			log, _ = openLog(t, store, "reader")
 			handed, behind = maps.Clone(passed), nil
 			continue
-		case n < 20, idle: // of some of the pages
+		case n < 30, idle: // of some of the pages
 			upTo := rnd.IntN(len(behind))
 			if idle {
 				upTo = len(behind) - 1

@@ -122,7 +122,7 @@ func TestAHandlerThatPassesOverADeadlockIsNotTakenForDone(t *testing.T) {
 // An id that a lenient server would cut off, and so take for another, is refused before.
 func TestAnIDThatWouldBeCutOffIsRefused(t *testing.T) {
 	t.Parallel()
-	dsn := harness.Start(t, harness.MariaDB()).MariaDB.DSN()
+	dsn := startMariaDB(t).DSN()
 	_, _ = mariaDBOn(t, dsn)
 	db, store := mariaDBOn(t, withParams(dsn, "sql_mode=%27%27"))
 	in := newInbox(t, store, "c")
@@ -141,7 +141,7 @@ func TestAnIDThatWouldBeCutOffIsRefused(t *testing.T) {
 // handler's fault, by the errors of the real driver and server.
 func TestMySQLErrorsAreToldApart(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.MariaDB(harness.Private())).MariaDB
+	server := startMariaDB(t, harness.Private())
 	db, store := mariaDBOn(t, server.DSN())
 	execDB(t, db, "CREATE TABLE r (id INT PRIMARY KEY, n INT) ENGINE = InnoDB", "INSERT INTO r VALUES (1, 0), (2, 0)")
 	in := newInbox(t, store, "c")
@@ -213,7 +213,7 @@ func TestMySQLErrorsAreToldApart(t *testing.T) {
 	want("read-only transaction", err, true)
 	_ = tx.Rollback()
 
-	execDB(t, db, "CREATE USER few@'%' IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 1")
+	execDB(t, db, "CREATE USER few@'%' IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 1", "GRANT ALL ON *.* TO few@'%'")
 	config.User = "few"
 	few := openMySQL(t, config.FormatDSN())
 	one, err := few.Conn(t.Context())

@@ -20,10 +20,16 @@ import (
 	"github.com/surepost/surepost/sqlstore/storetest"
 )
 
+// startMariaDB returns a server with an empty database of the test's own.
+func startMariaDB(t *testing.T, opts ...harness.Option) *harness.MariaDBServer {
+	t.Helper()
+	return harness.Start(t, harness.MariaDB(opts...)).MariaDB
+}
+
 // newMariaDB returns a store on a migrated database of the test's own.
 func newMariaDB(t *testing.T, opts ...harness.Option) (*sql.DB, *mysqlstore.Store) {
 	t.Helper()
-	return mariaDBOn(t, harness.Start(t, harness.MariaDB(opts...)).MariaDB.DSN())
+	return mariaDBOn(t, startMariaDB(t, opts...).DSN())
 }
 
 func mariaDBOn(t *testing.T, dsn string) (*sql.DB, *mysqlstore.Store) {
@@ -105,8 +111,9 @@ func writeDB(t *testing.T, db *sql.DB, box *outbox.Outbox[*sql.Tx], events ...su
 
 func TestMariaDBStoreConforms(t *testing.T) {
 	t.Parallel()
+	server := startMariaDB(t, harness.Private())
 	storetest.Run(t, func(t *testing.T) storetest.Backend[*sql.Tx] {
-		db, store := newMariaDB(t)
+		db, store := mariaDBOn(t, harness.MariaDBDSN(server.NewDatabase(t)))
 		execDB(t, db, "CREATE TABLE effect (name VARBINARY(255)) ENGINE = InnoDB")
 		return storetest.Backend[*sql.Tx]{
 			Store: store,
@@ -147,7 +154,7 @@ func TestMariaDBStoreConforms(t *testing.T) {
 // inbox tells copies apart, and what is parked is found again.
 func TestMariaDBWorksWithEverySettingOfTheConnection(t *testing.T) {
 	t.Parallel()
-	dsn := harness.Start(t, harness.MariaDB()).MariaDB.DSN()
+	dsn := startMariaDB(t).DSN()
 	if _, err := mysqlstore.New(openMySQL(t, dsn)).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +273,7 @@ func TestAMariaDBThatCannotKeepThePromisesIsRefusedAtStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := harness.Start(t, harness.MariaDB()).MariaDB
+			server := startMariaDB(t)
 			db, store := mariaDBOn(t, server.DSN())
 			if err := store.Check(t.Context()); err != nil {
 				t.Fatal(err)
@@ -289,7 +296,7 @@ func TestAMariaDBThatCannotKeepThePromisesIsRefusedAtStart(t *testing.T) {
 		})
 	}
 	t.Run("known to have several primaries", func(t *testing.T) {
-		dsn := harness.Start(t, harness.MariaDB()).MariaDB.DSN()
+		dsn := startMariaDB(t).DSN()
 		mariaDBOn(t, dsn)
 		store, err := mysqlstore.NewWithConfig(openMySQL(t, withParams(dsn, "auto_increment_increment=3")), mysqlstore.Config{MultiPrimary: true})
 		if err != nil {
@@ -307,7 +314,7 @@ func TestAMariaDBThatCannotKeepThePromisesIsRefusedAtStart(t *testing.T) {
 		}
 	})
 	t.Run("settings of the server", func(t *testing.T) {
-		server := harness.Start(t, harness.MariaDB(harness.Private())).MariaDB
+		server := startMariaDB(t, harness.Private())
 		db, store := mariaDBOn(t, server.DSN())
 		execDB(t, db, "SET GLOBAL max_allowed_packet = 1048576", "SET GLOBAL read_only = 1")
 		other := mysqlstore.New(openMySQL(t, server.DSN()))
@@ -326,7 +333,7 @@ func TestAMariaDBThatCannotKeepThePromisesIsRefusedAtStart(t *testing.T) {
 // A wrong address is found by Check, with what to look at and without the password.
 func TestAWrongMariaDBAddressIsExplained(t *testing.T) {
 	t.Parallel()
-	good := harness.Start(t, harness.MariaDB()).MariaDB.DSN()
+	good := startMariaDB(t).DSN()
 	at, slash := strings.LastIndex(good, "@"), strings.LastIndex(good, "/")
 	for name, c := range map[string]struct{ dsn, want string }{
 		"port":     {good[:at] + "@tcp(127.0.0.1:1)" + good[slash:], "is it running"},
@@ -342,7 +349,7 @@ func TestAWrongMariaDBAddressIsExplained(t *testing.T) {
 
 func TestMariaDBMigrationsAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.MariaDB()).MariaDB
+	server := startMariaDB(t)
 	db := openMySQL(t, server.DSN())
 	execDB(t, db, "CREATE DATABASE `odd ``name`")
 	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE `odd ``name`") })
@@ -390,7 +397,7 @@ func TestMariaDBMigrationsAtTheSameTime(t *testing.T) {
 // their own tool, as often as they like, leaves what Migrate leaves.
 func TestAMariaDBMigrationThatWasCutOffIsFinished(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.MariaDB()).MariaDB
+	server := startMariaDB(t)
 	script := strings.Split(strings.TrimSpace(mysqlstore.New(nil).MigrationSQL(0)), ";\n")
 	for _, cut := range []int{0, 1, 2, 5, len(script) - 1, len(script)} {
 		db := openMySQL(t, harness.MariaDBDSN(server.NewDatabase(t)))
@@ -420,7 +427,7 @@ func TestAMariaDBMigrationThatWasCutOffIsFinished(t *testing.T) {
 // can't be sent is an error that says so, and leaves the transaction usable.
 func TestLargeWritesFitIntoPackets(t *testing.T) {
 	t.Parallel()
-	server := harness.Start(t, harness.MariaDB(harness.Private())).MariaDB
+	server := startMariaDB(t, harness.Private())
 	dsn := server.DSN()
 	execDB(t, openMySQL(t, dsn), "SET GLOBAL max_allowed_packet = 3145728")
 	for _, params := range []string{"interpolateParams=false", "interpolateParams=true&maxAllowedPacket=0"} {

@@ -45,5 +45,6 @@ func Find(err error) int {
 const (
 	LockWaitTimeout = 1205
 	Deadlock        = 1213
+	NoWait          = 3572 // MySQL; MariaDB says LockWaitTimeout
 	RecordChanged   = 1020 // MariaDB, innodb_snapshot_isolation: the row has changed since the transaction's snapshot
 )

@@ -40,13 +40,14 @@ type holder struct {
 	owner   string
 	epoch   int64
 	expires time.Duration // from now
+	settled int64
 }
 
 // holder locks and reads the lane's row, and makes it where there is none.
 func (s *Store) holder(ctx context.Context, tx *sql.Tx, lane relay.Lane) (h holder, err error) {
 	var micros int64
 	read := func() error {
-		return tx.QueryRowContext(ctx, s.sql.holder, lane.Index).Scan(&h.owner, &h.epoch, &micros)
+		return tx.QueryRowContext(ctx, s.sql.holder, lane.Index).Scan(&h.owner, &h.epoch, &micros, &h.settled)
 	}
 	if err = read(); errors.Is(err, sql.ErrNoRows) {
 		if _, err = tx.ExecContext(ctx, s.sql.laneThere, lane.Index, lane.Of); err == nil {

@@ -131,7 +131,7 @@ func (l *log) free(ctx context.Context, tx *sql.Tx, statement string, limit int,
 func (l *log) Unpark(
 	ctx context.Context, published []relay.Entry, again []relay.Parked, keys []string,
 ) (clear []string, err error) {
-	err = l.guarded(ctx, func(tx *sql.Tx) error {
+	err = l.guarded(ctx, 0, func(tx *sql.Tx) error {
 		destination := []byte(l.lease.Lane.Destination)
 		for chunk := range slices.Chunk(published, removeAtOnce) {
 			seqs, ids := make([]int64, len(chunk)), make([]string, len(chunk))

@@ -21,6 +21,7 @@ type statements struct {
 	release     string
 	fence       string
 	seen        string
+	probe       string
 	fresh       string
 	rows        string
 	stillThere  string
@@ -81,7 +82,7 @@ func newStatements(c Config) statements {
 
 		laneThere: c.expand("INSERT IGNORE INTO ${lease} (lane, lanes, owner, epoch, expires_at) VALUES (?, ?, '', 0, UTC_TIMESTAMP(6))"),
 
-		holder: c.expand("SELECT owner, epoch, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at) FROM ${lease} WHERE lane = ? FOR UPDATE"),
+		holder: c.expand("SELECT owner, epoch, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at), settled FROM ${lease} WHERE lane = ? FOR UPDATE"),
 
 		acquire: c.expand("UPDATE ${lease} SET owner = ?, lanes = ?, epoch = epoch + 1, writes = writes + 1, expires_at = " + inMicroseconds + " WHERE lane = ?"),
 
@@ -91,19 +92,21 @@ func newStatements(c Config) statements {
 
 		// Guards a transaction by the lease. It writes, where a locking read would do on a single server, because a
 		// cluster certifies transactions by what they write.
-		fence: c.expand("UPDATE ${lease} SET writes = writes + 1 WHERE " + ownLease),
+		fence: c.expand("UPDATE ${lease} SET writes = writes + 1, settled = GREATEST(settled, ?) WHERE " + ownLease),
 
-		// Followed by a number. Plan: a range of the primary key.
-		seen: c.expand("SELECT seq, `key` FROM ${outbox} WHERE seq <= "),
+		// Both followed by spans. Plan: ranges of the primary key; without FORCE INDEX it may be a scan of a table that
+		// is small in rows and large in ones that aren't purged.
+		seen:  c.expand("SELECT seq, `key` FROM ${outbox} FORCE INDEX (PRIMARY) WHERE "),
+		probe: c.expand("SELECT seq FROM ${outbox} FORCE INDEX (PRIMARY) WHERE "),
 
 		// Followed by a number and a limit. Plan: a range of the primary key, in its order.
-		fresh: c.expand("SELECT " + readColumns + " FROM ${outbox} WHERE seq > "),
+		fresh: c.expand("SELECT " + readColumns + " FROM ${outbox} FORCE INDEX (PRIMARY) WHERE seq > "),
 
 		// Followed by a list of numbers. Plan: ranges of the primary key.
-		rows: c.expand("SELECT " + readColumns + " FROM ${outbox} WHERE seq IN "),
+		rows: c.expand("SELECT " + readColumns + " FROM ${outbox} FORCE INDEX (PRIMARY) WHERE seq IN "),
 
 		// Followed by a list of numbers and one of ids. Plan: ranges of the primary key.
-		stillThere: c.expand("SELECT seq FROM ${outbox} WHERE seq IN "),
+		stillThere: c.expand("SELECT seq FROM ${outbox} FORCE INDEX (PRIMARY) WHERE seq IN "),
 
 		// The numbers are a JSON array; followed by a list of ids. A join, because a DELETE whose condition is a list of
 		// numbers may be done by a scan of the table, which waits for the rows of transactions that are open. Plan: the

@@ -18,13 +18,14 @@ CREATE TABLE IF NOT EXISTS ${outbox} (
 ) ENGINE = InnoDB;
 
 -- Who publishes a lane. The epoch rises with every owner; whoever holds a lower one writes
--- nothing more. writes makes every statement change the row, so that it is affected with every setting of the client.
+-- nothing more. Up to settled, nothing is left to be read. writes makes every statement change the row, so that it is affected with every setting of the client.
 CREATE TABLE IF NOT EXISTS ${lease} (
     lane       INT            NOT NULL PRIMARY KEY,
     lanes      INT            NOT NULL,
     owner      VARBINARY(255) NOT NULL,
     epoch      BIGINT         NOT NULL,
     expires_at DATETIME(6)    NOT NULL,
+    settled    BIGINT         NOT NULL DEFAULT 0,
     writes     BIGINT         NOT NULL DEFAULT 0
 ) ENGINE = InnoDB;
 
