@@ -183,11 +183,15 @@ func TestEachTestsAddressesAreItsOwn(t *testing.T) {
 
 // None is an image's name here, so that the test needs no engine: it asks for binaries.
 func TestTestsThatNameTheSameImageShareItsServerAndNoOther(t *testing.T) {
+	other := postgres(t)
 	t.Setenv(server.PostgreSQL.ImageVar, "of-another-name:1")
 	t.Setenv(server.PostgreSQL.URLVar, "postgres://u:p@127.0.0.1:1/postgres")
 	a, b := postgres(t, Image("none")), postgres(t, Image("none"))
 	if a.AdminURL() != b.AdminURL() {
 		t.Errorf("two servers run: %s and %s", a.AdminURL(), b.AdminURL())
+	}
+	if a.AdminURL() == other.AdminURL() {
+		t.Error("a test that names no image uses the same server")
 	}
 	wantContains(t, a.server.Origin, "binaries in ")
 	exec(t, connect(t, a.URL()), "SELECT 1")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // fakeRunner fails its first starts.
@@ -100,5 +101,36 @@ func TestOnlyOurFoldersAreRemoved(t *testing.T) {
 	}
 	if _, err := os.Stat(precious); err != nil {
 		t.Error(err)
+	}
+}
+
+// RabbitMQ's node has programs of its own beside it, which a kill of the node alone would leave halted
+// for ever.
+func TestNothingIsLeftOfAServerThatWasKilledWhilePaused(t *testing.T) {
+	t.Setenv(RabbitMQ.ImageVar, NoImage)
+	s, err := Start(t.Context(), RabbitMQ, Config{Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if err := s.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	halted := s.run.(*localRabbit).folder.paused
+	if len(halted) < 2 {
+		t.Fatalf("processes %v are halted, want the node and its programs", halted)
+	}
+	if err := s.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, pid := range halted {
+		for running(pid) {
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+				t.Fatalf("process %d is left", pid)
+			}
+		}
 	}
 }
