@@ -79,6 +79,8 @@ auth_type = any
 max_client_conn = 1000
 default_pool_size = 45
 server_idle_timeout = 1
+log_connections = 0
+log_disconnections = 0
 %s
 `, server.Hostname(), server.Port(), server.User.Username(), password, port, strings.Join(settings, "\n"))
 	file := filepath.Join(folder, "pgbouncer.ini")

@@ -25,10 +25,14 @@ type executor interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// querier makes a transaction, connection or handle of database/sql a postgres.Querier.
+// querier makes a transaction, connection or handle of database/sql a postgres.Querier. Not every driver looks at the context
+// before it sends: lib/pq sends the statement of a context that has ended, and only then asks to cancel it.
 type querier struct{ on executor }
 
 func (q querier) Query(ctx context.Context, query string, args ...any) (postgres.Rows, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	r, err := q.on.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -37,6 +41,9 @@ func (q querier) Query(ctx context.Context, query string, args ...any) (postgres
 }
 
 func (q querier) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	result, err := q.on.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
