@@ -17,7 +17,7 @@ N ?= 20000
 
 test: servers
 	@failed=; for m in $(MODULES); do \
-		echo "== $$m"; (cd $$m && go test -race -timeout 20m ./...) || failed="$$failed $$m"; \
+		echo "== $$m"; (cd $$m && go test -race -timeout 30m ./...) || failed="$$failed $$m"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
@@ -28,7 +28,7 @@ test-images: images
 		(cd $$m && env -u SUREPOST_POSTGRES_URL -u SUREPOST_AMQP_URL -u SUREPOST_MARIADB_URL \
 			SUREPOST_POSTGRES_IMAGE=surepost-servers:$$s SUREPOST_RABBITMQ_IMAGE=surepost-servers:$$s \
 			SUREPOST_MARIADB_IMAGE=surepost-servers:$$s SUREPOST_PGBOUNCER_IMAGE=surepost-servers:$$s \
-			go test -race -count=1 -timeout 20m ./...) || failed="$$failed $$m@$$s"; \
+			go test -race -count=1 -timeout 30m ./...) || failed="$$failed $$m@$$s"; \
 	done; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
