@@ -110,3 +110,35 @@ func TestConflictsAreNeitherOutagesNorFailures(t *testing.T) {
 		}
 	}
 }
+
+// MySQLError has the fields by which go-sql-driver/mysql's errors are told; integration has the real ones.
+type MySQLError struct {
+	Number   uint16
+	SQLState [5]byte
+	Message  string
+}
+
+func (e *MySQLError) Error() string { return e.Message }
+
+func TestMySQLOutagesAndConflictsAreToldByNumber(t *testing.T) {
+	for number, want := range map[uint16]struct{ outage, conflict bool }{
+		1040: {outage: true}, 1053: {outage: true}, 1836: {outage: true}, 1927: {outage: true}, 1114: {outage: true},
+		1213: {conflict: true}, 1205: {conflict: true}, 1020: {conflict: true}, 3572: {conflict: true},
+		1062: {}, 1064: {}, 1146: {}, 1290: {}, 1153: {}, 1317: {}, 1452: {},
+	} {
+		err := fmt.Errorf("handler: %w", &MySQLError{Number: number, Message: "no"})
+		if IsOutage(err) != want.outage || isConflict(err) != want.conflict {
+			t.Errorf("%d: outage %v, conflict %v; want %+v", number, IsOutage(err), isConflict(err), want)
+		}
+	}
+	if !IsOutage(&MySQLError{Number: 1290, Message: "running with the --read-only option"}) {
+		t.Error("read-only after a failover isn't an outage")
+	}
+	if !IsOutage(fmt.Errorf("query: %w", errors.New("invalid connection"))) {
+		t.Error("a broken connection of go-sql-driver isn't an outage")
+	}
+	var none *MySQLError
+	if IsOutage(none) || isConflict(none) {
+		t.Error("a nil pointer is an outage or a conflict")
+	}
+}

@@ -23,9 +23,11 @@ import (
 // after its writes: each event has one effect in the end, and no attempt fails for another reason.
 func TestCopiesAtTheSameMomentHaveOneEffectInMariaDB(t *testing.T) {
 	t.Parallel()
-	db, store := newMariaDB(t)
+	dsn := startMariaDB(t).DSN()
+	db, _ := mariaDBOn(t, dsn)
 	execDB(t, db, "CREATE TABLE effect (id VARBINARY(255)) ENGINE = InnoDB")
-	for _, isolation := range []string{"READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"} {
+	for _, isolation := range isolationLevels {
+		_, store := mariaDBOn(t, withIsolation(t, dsn, isolation))
 		in := newInbox(t, store, isolation)
 		noLuck := errors.New("no luck")
 		handle := func(ctx context.Context, tx *sql.Tx, e surepost.Event) error {
@@ -39,9 +41,6 @@ func TestCopiesAtTheSameMomentHaveOneEffectInMariaDB(t *testing.T) {
 			return nil
 		}
 		in.On("OrderCreated", handle)
-		execDB(t, db, "SET GLOBAL tx_isolation = '"+isolation+"'")
-		db.SetMaxIdleConns(0) // new sessions have the new level
-		db.SetMaxIdleConns(40)
 		var events []surepost.Event
 		for n := range 30 {
 			events = append(events, received(fmt.Sprint("e", n), "k"))
@@ -85,13 +84,13 @@ func TestAHandlerThatPassesOverADeadlockIsNotTakenForDone(t *testing.T) {
 	in := newInbox(t, store, "careless")
 	other := beginDB(t, db)
 	// The other transaction has changed more, so InnoDB ends the handler's.
-	for range 20 {
-		if _, err := other.Exec("UPDATE r SET n = n + 1 WHERE id = 2"); err != nil {
+	if _, err := other.Exec("UPDATE r SET n = n + 1 WHERE id = 2"); err != nil {
+		t.Fatal(err)
+	}
+	for id := range 100 {
+		if _, err := other.Exec("INSERT INTO r VALUES (?, 0)", 10+id); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if _, err := other.Exec("INSERT INTO r SELECT seq, 0 FROM seq_10_to_300"); err != nil {
-		t.Fatal(err)
 	}
 	waits := make(chan error, 1)
 	_, err := in.Process(t.Context(), received("e1", "k"), func(ctx context.Context, tx *sql.Tx, _ surepost.Event) error {

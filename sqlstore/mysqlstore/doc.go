@@ -4,6 +4,8 @@
 // parseTime, loc, interpolateParams and clientFoundRows as you like; interpolateParams=true saves a round trip a
 // statement.
 //
+// Write events by Append, or by INSERT … VALUES: an INSERT … SELECT draws numbers long before its rows are there.
+//
 // Rows of the outbox are deleted once their events are confirmed by the broker, because neither server has snapshot
 // functions that a cursor could be made of. So a log has one destination, and nothing to replay. What is promised is
 // the same as for PostgreSQL: see log.go for the argument, and Config.MultiPrimary for clusters that are written to on
