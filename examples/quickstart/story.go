@@ -245,9 +245,9 @@ func (s *story) look(ctx context.Context) (standing, error) {
 		paid:      r.count(s.payment.db, `SELECT count(DISTINCT event_id) FROM payments WHERE outcome = '`+paymentTaken+`'`),
 		refused:   r.count(s.payment.db, `SELECT count(DISTINCT event_id) FROM payments WHERE outcome = '`+paymentRefused+`'`),
 		returned:  r.count(s.inventory.db, `SELECT count(DISTINCT event_id) FROM returns`),
-		notified:  r.count(s.notification.db, `
+		notified: r.count(s.notification.db, `
 			SELECT count(DISTINCT event_id) FROM notifications WHERE event_type <> '`+priceChanged+`'`),
-		messages:  r.count(s.witness.db, `SELECT count(*) FROM sightings`),
+		messages: r.count(s.witness.db, `SELECT count(*) FROM sightings`),
 	}
 	for _, service := range s.services() {
 		now.dropped += r.count(service.db, `SELECT count(*) FROM dropped`)
