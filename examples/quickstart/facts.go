@@ -69,7 +69,8 @@ func (s *shop) gather(ctx context.Context) (facts, error) {
 	}
 	for _, service := range s.services() {
 		// The outbox is an ordinary table, which may be read by whoever wants to.
-		r.rows(service.db, `SELECT id, type, coalesce(correlation_id, ''), coalesce(causation_id, ''), data FROM surepost_outbox ORDER BY seq`,
+		r.rows(service.db, `
+			SELECT id, type, coalesce(correlation_id, ''), coalesce(causation_id, ''), data FROM surepost_outbox ORDER BY seq`,
 			func(rows *sql.Rows) error {
 				e, data := logged{}, []byte{}
 				if err := rows.Scan(&e.ID, &e.Type, &e.Correlation, &e.Causation, &data); err != nil {

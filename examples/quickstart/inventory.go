@@ -54,7 +54,8 @@ func openInventory(ctx context.Context, at place) (inventory, error) {
 // reserve handles OrderCreated. The inbox calls it with the transaction in which it noted the event's id: the note, the
 // reservation, the stock and the event that tells of it are committed together, once, however often the event comes.
 func (s inventory) reserve(ctx context.Context, tx *sql.Tx, event surepost.Event, order Order) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO reservations (id, event_id, order_id, customer, number) VALUES ($1, $2, $3, $4, $5)`,
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO reservations (id, event_id, order_id, customer, number) VALUES ($1, $2, $3, $4, $5)`,
 		surepost.NewID(), event.ID, order.ID, order.Customer, order.Number)
 	if err != nil {
 		return err // all of it is rolled back, and the event is handled again
@@ -69,7 +70,8 @@ func (s inventory) reserve(ctx context.Context, tx *sql.Tx, event surepost.Event
 
 // putBack handles PaymentRefused.
 func (s inventory) putBack(ctx context.Context, tx *sql.Tx, event surepost.Event, order Order) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO returns (id, event_id, order_id, customer, number) VALUES ($1, $2, $3, $4, $5)`,
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO returns (id, event_id, order_id, customer, number) VALUES ($1, $2, $3, $4, $5)`,
 		surepost.NewID(), event.ID, order.ID, order.Customer, order.Number)
 	if err != nil {
 		return err

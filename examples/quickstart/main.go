@@ -69,10 +69,12 @@ type options struct {
 	amqp   string
 }
 
-// fewestOrders leaves enough for each chapter.
 const (
-	fewestOrders = 20
+	fewestOrders = 20 // enough for each chapter
 	mostOrders   = 100_000
+
+	pgExample   = "postgres://user:password@host:5432/database"
+	amqpExample = "amqp://user:password@host:5672/vhost"
 )
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -81,8 +83,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.orders, "n", 200, "`orders` to place")
 	flags.Uint64Var(&o.seed, "seed", 1, "`number` that the orders are made from")
-	flags.StringVar(&o.pg, "pg", "", "`URL` of a PostgreSQL database to use instead of SQLite: postgres://user:password@host:5432/database")
-	flags.StringVar(&o.amqp, "amqp", "", "`URL` of a RabbitMQ to use instead of the broker in this program: amqp://user:password@host:5672/vhost")
+	flags.StringVar(&o.pg, "pg", "", "`URL` of a PostgreSQL database to use instead of SQLite: "+pgExample)
+	flags.StringVar(&o.amqp, "amqp", "", "`URL` of a RabbitMQ to use instead of the broker in this program: "+amqpExample)
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -94,8 +96,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		errs = append(errs, fmt.Errorf("-n is %d: use %d to %d", o.orders, fewestOrders, mostOrders))
 	}
 	errs = append(errs,
-		checkURL("-pg", o.pg, "postgres://user:password@host:5432/database", "postgres", "postgresql"),
-		checkURL("-amqp", o.amqp, "amqp://user:password@host:5672/vhost", "amqp", "amqps"))
+		checkURL("-pg", o.pg, pgExample, "postgres", "postgresql"),
+		checkURL("-amqp", o.amqp, amqpExample, "amqp", "amqps"))
 	err := errors.Join(errs...)
 	if err != nil {
 		fmt.Fprintf(stderr, "quickstart: %v\n", err)

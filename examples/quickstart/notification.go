@@ -54,7 +54,8 @@ func (s notification) onPriceChanged(ctx context.Context, tx *sql.Tx, event sure
 
 func write(ctx context.Context, tx *sql.Tx, event surepost.Event, order Order, message string) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO notifications (id, event_id, event_type, order_id, customer, number, message) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		INSERT INTO notifications (id, event_id, event_type, order_id, customer, number, message)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		surepost.NewID(), event.ID, event.Type, order.ID, order.Customer, order.Number, message)
 	return err
 }

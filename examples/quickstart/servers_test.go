@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +26,8 @@ func TestSameStoryOnPostgresAndRabbitMQ(t *testing.T) {
 		checkNothingLeft := inFolder(t)
 		r := runProgram(t, program{}, append(args, "-n", "60")...)
 		r.requireStory(t)
-		if strings.Contains(r.stdout, "PostgreSQL") != (args[0] == "-pg") || strings.Contains(r.stdout, "RabbitMQ") != (args[len(args)-2] == "-amqp") {
+		if strings.Contains(r.stdout, "PostgreSQL") != slices.Contains(args, "-pg") ||
+			strings.Contains(r.stdout, "RabbitMQ") != slices.Contains(args, "-amqp") {
 			t.Errorf("%v: the servers aren't named, or others are", args)
 		}
 		checkNothingLeft()
@@ -79,18 +81,23 @@ func TestServersThatCantBeUsedAreNamedWithARemedy(t *testing.T) {
 
 	const user = "surepost-quickstart-reader"
 	manage(t, rabbit, http.MethodPut, "/api/users/"+user, `{"password":"hush","tags":""}`, nil)
-	manage(t, rabbit, http.MethodPut, "/api/permissions/"+rabbit.VHost()+"/"+user, `{"configure":"^$","write":".*","read":".*"}`, nil)
+	manage(t, rabbit, http.MethodPut, "/api/permissions/"+rabbit.VHost()+"/"+user,
+		`{"configure":"^$","write":".*","read":".*"}`, nil)
 	t.Cleanup(func() { manage(t, rabbit, http.MethodDelete, "/api/users/"+user, "", nil) })
 
+	as := func(name, password string) func(*url.URL) {
+		return func(u *url.URL) { u.User = url.UserPassword(name, password) }
+	}
+	nowhere := func(u *url.URL) { u.Path = "/nosuch" }
 	for _, c := range []struct{ name, flag, url, want string }{
 		{"no PostgreSQL there", "-pg", "postgres://u:hush@127.0.0.1:1/db", "check that it runs, and host and port"},
-		{"PostgreSQL's password", "-pg", changed(t, postgres.URL(), func(u *url.URL) { u.User = url.UserPassword(role, "hush-hush") }), "check user and password"},
-		{"no such database", "-pg", changed(t, postgres.URL(), func(u *url.URL) { u.Path = "/nosuch" }), "create it, or name another one"},
-		{"no right to make schemas", "-pg", changed(t, postgres.URL(), func(u *url.URL) { u.User = url.UserPassword(role, "hush") }), "GRANT CREATE ON DATABASE"},
+		{"PostgreSQL's password", "-pg", changed(t, postgres.URL(), as(role, "hush-hush")), "check user and password"},
+		{"no such database", "-pg", changed(t, postgres.URL(), nowhere), "create it, or name another one"},
+		{"no right to make schemas", "-pg", changed(t, postgres.URL(), as(role, "hush")), "GRANT CREATE ON DATABASE"},
 		{"no RabbitMQ there", "-amqp", "amqp://u:hush@127.0.0.1:1/", "start RabbitMQ, or correct host and port"},
-		{"RabbitMQ's password", "-amqp", changed(t, rabbit.URL(), func(u *url.URL) { u.User = url.UserPassword(user, "hush-hush") }), "correct user and password"},
-		{"no such vhost", "-amqp", changed(t, rabbit.URL(), func(u *url.URL) { u.Path = "/nosuch" }), "correct the vhost"},
-		{"no right to make exchanges", "-amqp", changed(t, rabbit.URL(), func(u *url.URL) { u.User = url.UserPassword(user, "hush") }), "set_permissions"},
+		{"RabbitMQ's password", "-amqp", changed(t, rabbit.URL(), as(user, "hush-hush")), "correct user and password"},
+		{"no such vhost", "-amqp", changed(t, rabbit.URL(), nowhere), "correct the vhost"},
+		{"no right to make exchanges", "-amqp", changed(t, rabbit.URL(), as(user, "hush")), "set_permissions"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			checkNothingLeft := inFolder(t)

@@ -84,7 +84,8 @@ func (s *shop) startOrderRelay(ctx context.Context) error {
 	}
 	if s.orderRelay == nil {
 		// Not as an argument: those, and the passwords in them, are for everybody to see in ps.
-		s.orderRelay = &child.Service{Name: relayProcess, Env: []string{placeVariable + "=" + string(at)}, Log: s.logs, Failed: s.fail}
+		env := []string{placeVariable + "=" + string(at)}
+		s.orderRelay = &child.Service{Name: relayProcess, Env: env, Log: s.logs, Failed: s.fail}
 	}
 	_, err = s.orderRelay.Start(ctx)
 	return err

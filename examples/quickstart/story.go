@@ -59,7 +59,8 @@ func (s *story) tellOfTheRelay(ctx context.Context) error {
 		return err
 	}
 	pid, published := s.orderRelay.Kill()
-	s.Say("The process that publishes the order service's events is killed\n(%s, pid %d) after %d events.", killedBy(), pid, published)
+	s.Say("The process that publishes the order service's events is killed\n"+
+		"(%s, pid %d) after %d events.", killedBy(), pid, published)
 
 	if err := s.placeOrders(ctx, s.orders[s.odd/2:s.odd]); err != nil {
 		return err
@@ -100,7 +101,7 @@ func (s *story) tellOfCopies(ctx context.Context) error {
 	}
 	s.Say("%d copies were thrown in on the way. The second relay, which can't know what\n"+
 		"the first one had sent last, has repeated %d events. The services' inboxes have\n"+
-		"dropped all %d that came to them.", copies, messages-events-copies, dropped)
+		"dropped all %d that came to them.", copies, max(0, messages-events-copies), dropped)
 	return r.err
 }
 
@@ -222,9 +223,9 @@ func (s *story) answers() (committed, refused int) {
 // unpublished returns how many events of the order service nobody has seen yet.
 func (s *story) unpublished(ctx context.Context) (int, error) {
 	r := &reader{ctx: ctx}
-	n := r.count(s.order.db, `SELECT count(*) FROM surepost_outbox`) -
-		r.count(s.witness.db, `SELECT count(DISTINCT event_id) FROM sightings WHERE event_type = '`+orderCreated+`'`)
-	return n, r.err
+	written := r.count(s.order.db, `SELECT count(*) FROM surepost_outbox`)
+	seen := r.count(s.witness.db, `SELECT count(DISTINCT event_id) FROM sightings WHERE event_type = '`+orderCreated+`'`)
+	return written - seen, r.err
 }
 
 // standing is how far everything is, by the services' databases. It counts events, not rows, so that an effect that
@@ -244,8 +245,9 @@ func (s *story) look(ctx context.Context) (standing, error) {
 		paid:      r.count(s.payment.db, `SELECT count(DISTINCT event_id) FROM payments WHERE outcome = '`+paymentTaken+`'`),
 		refused:   r.count(s.payment.db, `SELECT count(DISTINCT event_id) FROM payments WHERE outcome = '`+paymentRefused+`'`),
 		returned:  r.count(s.inventory.db, `SELECT count(DISTINCT event_id) FROM returns`),
-		notified:  r.count(s.notification.db, `SELECT count(DISTINCT event_id) FROM notifications WHERE event_type <> '`+priceChanged+`'`),
-		messages:  r.count(s.witness.db, `SELECT count(*) FROM sightings`),
+		notified: r.count(s.notification.db, `
+			SELECT count(DISTINCT event_id) FROM notifications WHERE event_type <> '`+priceChanged+`'`),
+		messages: r.count(s.witness.db, `SELECT count(*) FROM sightings`),
 	}
 	for _, service := range s.services() {
 		now.dropped += r.count(service.db, `SELECT count(*) FROM dropped`)
@@ -258,7 +260,8 @@ func (s *story) look(ctx context.Context) (standing, error) {
 
 // arrived reports whether all orders have come to their end, but for so many that are held up.
 func (n standing) arrived(heldUp int) bool {
-	return n.reserved == n.committed && n.paid+n.refused == n.committed-heldUp && n.notified == n.paid+n.refused && n.returned == n.refused
+	return n.reserved == n.committed && n.paid+n.refused == n.committed-heldUp &&
+		n.notified == n.paid+n.refused && n.returned == n.refused
 }
 
 const (
