@@ -8,6 +8,8 @@ import (
 	"net"
 	"reflect"
 	"syscall"
+
+	"github.com/surepost/surepost/internal/sqlitecode"
 )
 
 // IsOutage reports whether err says that something the handler needs is out of order (its database can't be reached,
@@ -16,16 +18,17 @@ import (
 // and spend no attempt.
 //
 // It looks at every error that err wraps. It knows PostgreSQL's and the SQL standard's error classes by a method
-// "SQLState() string", pgx's by "SafeToRetry() bool", and the network's by the standard library's types. A failure
-// because time ran out (HandlerTimeout, or a context of the handler's own) is an outage only if it happened while
-// connecting: a handler that hangs on one event must spend its attempts.
+// "SQLState() string", pgx's by "SafeToRetry() bool", SQLite's result codes by its drivers' types, and the network's
+// by the standard library's types. A failure because time ran out (HandlerTimeout, or a context of the handler's own)
+// is an outage only if it happened while connecting, or while sqlitestore waited for the file's write lock: a handler
+// that hangs on one event must spend its attempts.
 //
 // A handler that decodes data by itself should mark its errors with inbox.Permanent: io.ErrUnexpectedEOF from a JSON
 // decoder can't be told from that of a cut connection.
 func IsOutage(err error) bool {
 	outOfTime := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	return anyError(err, func(e error) bool {
-		return isConnectFailure(e) || isOutageSQLState(e) || !outOfTime && isCutConnection(e)
+		return isConnectFailure(e) || isOutageSQLState(e) || isOutageSQLite(e) || !outOfTime && isCutConnection(e)
 	})
 }
 
@@ -83,6 +86,17 @@ func isOutageSQLState(err error) bool {
 	return false
 }
 
+// isOutageSQLite reports whether SQLite itself said that it can't serve (sqlite.org/rescode.html): the disk is full or
+// fails, the file can't be opened or written. A lock that didn't become free is an outage where sqlitestore waited for
+// it, before the handler was called, and has its SQLSTATE then.
+func isOutageSQLite(err error) bool {
+	switch sqlitecode.Of(err) & 0xff {
+	case sqlitecode.NoMem, sqlitecode.ReadOnly, sqlitecode.IOErr, sqlitecode.Full, sqlitecode.CantOpen, sqlitecode.Protocol:
+		return true
+	}
+	return false
+}
+
 // isConflict reports whether the transaction lost against another one. Trying again is the remedy, and the event is
 // no worse for it, but it isn't an outage either: a handler that always deadlocks must come to an end.
 func isConflict(err error) bool {
@@ -91,7 +105,9 @@ func isConflict(err error) bool {
 		case "40001", "40P01", "55P03": // serialization failure, deadlock detected, lock not available
 			return true
 		}
-		return false
+		// Another connection has the lock. Where the handler writes through two connections, that is itself.
+		code := sqlitecode.Of(e)
+		return code&0xff == sqlitecode.Busy || code == sqlitecode.LockedSharedCache
 	})
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/surepost/surepost/inbox"
+	"github.com/surepost/surepost/internal/sqlitecode"
+	sqlite "github.com/surepost/surepost/internal/sqlitecode/testdata/modernc"
 )
 
 // TestOutagesAreToldFromFailures: an outage must not spend attempts, and a poison message must.
@@ -60,6 +62,9 @@ func TestOutagesAreToldFromFailures(t *testing.T) {
 		{"crash shutdown", sqlError("57P02"), true},
 		{"cannot connect now", sqlError("57P03"), true},
 		{"read-only after a failover", sqlError("25006"), true},
+		{"SQLite's disk is full", fmt.Errorf("insert: %w", &sqlite.Error{N: sqlitecode.Full}), true},
+		{"SQLite's file is out of reach", &sqlite.Error{N: sqlitecode.CantOpen}, true},
+		{"SQLite's disk fails, extended", &sqlite.Error{N: sqlitecode.IOErr | 3<<8}, true},
 		{"joined with a failure", errors.Join(errors.New("no"), sqlError("57P01")), true},
 
 		{"nil", nil, false},
@@ -76,6 +81,8 @@ func TestOutagesAreToldFromFailures(t *testing.T) {
 		{"no such table", sqlError("42P01"), false},
 		{"serialization failure", sqlError("40001"), false},
 		{"odd state", sqlError("8"), false},
+		{"SQLite's constraint", &sqlite.Error{N: 19}, false},
+		{"SQLite's lock, in a handler", &sqlite.Error{N: sqlitecode.Busy}, false},
 		{"JSON", json.Unmarshal([]byte("{"), new(int)), false},
 		{"panic", &inbox.PanicError{Value: "boom"}, false},
 	} {
@@ -93,6 +100,13 @@ func TestConflictsAreNeitherOutagesNorFailures(t *testing.T) {
 	for state, want := range map[string]bool{"40001": true, "40P01": true, "55P03": true, "23505": false, "57P01": false} {
 		if got := isConflict(fmt.Errorf("commit: %w", sqlError(state))); got != want {
 			t.Errorf("%s: %v, want %v", state, got, want)
+		}
+	}
+	for code, want := range map[int]bool{
+		sqlitecode.Busy: true, sqlitecode.BusySnapshot: true, sqlitecode.LockedSharedCache: true, 6: false, sqlitecode.Full: false, 19: false,
+	} {
+		if got := isConflict(fmt.Errorf("commit: %w", &sqlite.Error{N: code})); got != want {
+			t.Errorf("SQLite's %d: %v, want %v", code, got, want)
 		}
 	}
 }

@@ -24,7 +24,7 @@ const (
 // error. It doesn't look at what err wraps.
 //
 // The types are known by name: modernc.org/sqlite's has a method, github.com/mattn/go-sqlite3's is a struct with
-// fields, github.com/ncruces/go-sqlite3's has methods with types of its own.
+// fields, github.com/ncruces/go-sqlite3's has methods with types of its own; the last two also return bare codes.
 func Of(err error) int {
 	if err == nil {
 		return 0
@@ -38,6 +38,8 @@ func Of(err error) int {
 		return firstInt(v.FieldByName("ExtendedCode"), v.FieldByName("Code"))
 	case "*sqlite3.Error":
 		return firstInt(called(v.MethodByName("ExtendedCode")), called(v.MethodByName("Code")))
+	case "sqlite3.ErrNo", "sqlite3.ErrorCode", "sqlite3.ExtendedErrorCode":
+		return firstInt(v)
 	}
 	return 0
 }

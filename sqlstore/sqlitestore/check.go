@@ -110,11 +110,17 @@ func (s *Store) checkSettings(ctx context.Context, conn *sql.Conn) error {
 	return errors.Join(errs...)
 }
 
-// checkWritable takes the write lock and gives it back.
+// checkWritable takes the write lock, writes a number of the file's header as it is, and rolls back. The lock alone
+// tells nothing: on a read-only file, BEGIN IMMEDIATE begins a transaction that reads.
 func checkWritable(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, `BEGIN IMMEDIATE`)
 	if err == nil {
-		_, err = conn.ExecContext(ctx, `ROLLBACK`)
+		var version int64
+		if err = conn.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err == nil {
+			_, err = conn.ExecContext(ctx, fmt.Sprintf(`PRAGMA user_version = %d`, version))
+		}
+		// A failed rollback, with SQLite, means that it took place before.
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`)
 	}
 	if code, _ := codeIn(err); code&0xff == sqlitecode.Busy {
 		return nil // somebody else can write, at least

@@ -15,6 +15,7 @@
 // take back the last commits, after their events have been published; a crash of the process takes back nothing. OFF can
 // destroy the file, and is refused by Store.Check.
 //
-// How long a transaction may take: whoever writes holds the file's only write lock. While a transaction holds it for
-// longer than the relay's LeaseTTL, the relay pauses.
+// How long a transaction may take: whoever writes holds the file's only write lock, and handlers run one at a time. While
+// a transaction holds it for longer than the relay's LeaseTTL, the relay pauses. Let busy_timeout be shorter than that
+// and than HandlerTimeout: with mattn/go-sqlite3 a wait for the lock doesn't end with its context.
 package sqlitestore

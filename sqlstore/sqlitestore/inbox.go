@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,11 @@ func (s *Store) Transact(
 	return s.transact(ctx, func(tx *sql.Tx) error {
 		first, err := s.recordAll(ctx, tx, consumer, eventIDs)
 		if err != nil {
-			return explain("record the handled events", err)
+			err = explain("record the handled events", err)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = busyError{err} // the time was spent on waiting for the lock, and none of it by the handler
+			}
+			return err
 		}
 		return work(tx, first)
 	})
