@@ -17,5 +17,7 @@
 //
 // How long a transaction may take: whoever writes holds the file's only write lock, and handlers run one at a time. While
 // a transaction holds it for longer than the relay's LeaseTTL, the relay pauses. Let busy_timeout be shorter than that
-// and than HandlerTimeout: with mattn/go-sqlite3 a wait for the lock doesn't end with its context.
+// and than HandlerTimeout: with mattn/go-sqlite3 a wait for the lock doesn't end with its context. SQLite's waiting isn't
+// fair: a process whose relay, writers and handlers share a file does best with SetMaxOpenConns(1), where database/sql
+// queues them.
 package sqlitestore
