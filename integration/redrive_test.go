@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -470,16 +471,18 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 	var moved, cut int
 	for n := range 200 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+n)*time.Millisecond)
+		var cutter sync.WaitGroup // a late one must not cut what comes next
 		if n%4 == 3 {
-			go func() {
+			cutter.Go(func() {
 				time.Sleep(time.Duration(n) * time.Millisecond)
 				proxy.Cut()
 				cancel()
-			}()
+			})
 		}
 		report, err := amqp.Redrive(ctx, config)
 		<-ctx.Done()
 		cancel()
+		cutter.Wait()
 		moved += report.Moved
 		if err == nil && report.Waiting == report.Moved {
 			break
