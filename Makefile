@@ -40,7 +40,7 @@ servers:
 	@go run ./harness/cmd/harness install
 
 demo:
-	@eval "$$($(MAKE) -s up)"; go run ./examples/orders -n $(N); code=$$?; $(MAKE) -s down; exit $$code
+	@eval "$$(go run ./harness/cmd/harness up postgres rabbitmq)"; go run ./examples/orders -n $(N); code=$$?; $(MAKE) -s down; exit $$code
 
 up:
 	@go run ./harness/cmd/harness up

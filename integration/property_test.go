@@ -287,7 +287,7 @@ func forEachSeed(t *testing.T, seeds int, property func(w *turmoil) error) {
 
 // runSeed runs the property in a goroutine with a label, which all that it starts inherits: it tells who left them.
 func runSeed(t *testing.T, seed uint64, property func(w *turmoil) error) (passed bool) {
-	stop, cancel := context.WithTimeout(context.Background(), time.Minute)
+	stop, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	w := &turmoil{rnd: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), stop: stop}
 	var err error
