@@ -11,6 +11,7 @@ import (
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/relay"
+	"github.com/surepost/surepost/sqlstore/internal/rowtext"
 )
 
 const (
@@ -201,29 +202,9 @@ func (r *row) entry() relay.Entry {
 		e.CorrelationID = e.ID
 	}
 	if r.headers.String != "" {
-		e.Headers = stringHeaders(r.headers.String)
+		e.Headers = rowtext.Headers(r.headers.String)
 	}
 	return relay.Entry{Seq: r.seq, Event: e}
-}
-
-// stringHeaders reads a row's headers. A row that was written by hand may hold other values than strings; they are
-// taken as they stand, since one odd row must not hold up the log.
-func stringHeaders(object string) map[string]string {
-	var headers map[string]string
-	if json.Unmarshal([]byte(object), &headers) == nil {
-		return headers
-	}
-	var values map[string]json.RawMessage
-	_ = json.Unmarshal([]byte(object), &values) // of what isn't an object nothing is left
-	headers = make(map[string]string, len(values))
-	for k, v := range values {
-		var text string
-		if json.Unmarshal(v, &text) != nil {
-			text = string(v)
-		}
-		headers[k] = text
-	}
-	return headers
 }
 
 // entries reads and closes a result of readColumns.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/relay"
+	"github.com/surepost/surepost/sqlstore/internal/rowtext"
 )
 
 // eventWidth is the number of eventColumns.
@@ -102,27 +103,7 @@ func (r *row) entry() relay.Entry {
 		Data: json.RawMessage(r.data),
 	}
 	if r.headers != "" {
-		e.Headers = stringHeaders(r.headers)
+		e.Headers = rowtext.Headers(r.headers)
 	}
 	return relay.Entry{Seq: r.seq, Event: e}
-}
-
-// stringHeaders reads a row's headers. A row that was written by hand may hold other values than strings; they are
-// taken as they stand, since one odd row must not hold up the log.
-func stringHeaders(object string) map[string]string {
-	var headers map[string]string
-	if json.Unmarshal([]byte(object), &headers) == nil {
-		return headers
-	}
-	var values map[string]json.RawMessage
-	_ = json.Unmarshal([]byte(object), &values) // of what isn't an object nothing is left
-	headers = make(map[string]string, len(values))
-	for k, v := range values {
-		var text string
-		if json.Unmarshal(v, &text) != nil {
-			text = string(v)
-		}
-		headers[k] = text
-	}
-	return headers
 }
