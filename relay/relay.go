@@ -88,6 +88,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		r.mu.Unlock()
 	}()
 
+	defer r.chores(ctx)()
 	log := r.config.Logger.With("lane", r.lane.String(), "owner", r.config.Owner)
 	pause := backoff{min: r.config.BackoffMin, max: r.config.BackoffMax}
 	for {

@@ -42,7 +42,8 @@ func (c Config) validate() error {
 // expand replaces ${…} in a statement by the quoted, qualified names, and ${p} by the prefix.
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix, "${schema}", quoteIdent(c.Schema)}
-	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "inbox_attempt", "write"} {
+	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "inbox_attempt", "write",
+		"destination", "relay", "parked_action", "scheduled", "ring"} {
 		pairs = append(pairs, "${"+name+"}", c.name(name))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)
