@@ -37,8 +37,10 @@ func (s *Store) Transact(
 			}
 			return s.intact(ctx, tx, consumer, eventIDs, first)
 		})
-		// Copies that waited for one that rolled back deadlock with each other, and nothing was done yet.
-		if recorded || try == deadlockTries || mysqlerr.Find(err) != mysqlerr.Deadlock {
+		// Copies that waited for one that rolled back deadlock with each other; one that waited for a commit is told by
+		// MariaDB 11.6 and later that its snapshot is too old, where it has one. Nothing was done yet.
+		again := slices.Contains([]int{mysqlerr.Deadlock, mysqlerr.RecordChanged}, mysqlerr.Find(err))
+		if recorded || !again || try == deadlockTries {
 			return err
 		}
 	}
@@ -66,7 +68,8 @@ func (s *Store) intact(ctx context.Context, tx *sql.Tx, consumer string, eventID
 
 // Record notes in tx that consumer handles the event, and returns false if that was noted before: an inbox for
 // transactions that the caller opens. If another open transaction is noting the same, it waits for that one's end; if
-// that one rolls back, this may be told of a deadlock (error 1213), and has to be tried again.
+// that one rolls back, this may be told of a deadlock (error 1213), or where it commits that the transaction's snapshot is
+// too old (1020, MariaDB 11.6 and later), and has to be tried again.
 func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string) (first bool, err error) {
 	recorded, err := s.record(ctx, tx, consumer, []string{eventID})
 	return err == nil && recorded[0], err
