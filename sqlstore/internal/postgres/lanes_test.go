@@ -140,12 +140,6 @@ func TestTheOldestCursorPassesOverNothing(t *testing.T) {
 				repeated++
 			}
 		}
-		// What a transaction that runs now has yet to write has a number above hot, or is among the stragglers.
-		for _, x := range h.running {
-			if r := (historyRow{seq: h.drawn, tx: x}); r.seq <= c.hot && !c.due(r) {
-				t.Fatalf("seed %d: transaction %d is running, and what it has written is passed over by %+v", seed, x, c)
-			}
-		}
 	}
 	if repeated == 0 {
 		t.Errorf("of %d merged cursors none was older than another's: the test doesn't bite", merged)
