@@ -30,6 +30,16 @@ type statements struct {
 	parked     string
 	retry      string
 	discard    string
+
+	moment            string
+	destinations      string
+	lockDestinations  string
+	createDestination string
+	removeDestination []string
+	aliveOn           string
+	countParked       string
+	replayPart        string
+	replayDone        string
 }
 
 // eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
@@ -176,6 +186,46 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::in
 		retry: c.expand(`UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
 
 		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+
+		// In the order of evaluation that readStatement explains.
+		moment: c.expand(`SELECT ` + drawn + `, pg_current_snapshot()::text,
+       (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text FROM ${sequence} s`),
+
+		destinations:     c.expand(destinations),
+		lockDestinations: c.expand(destinations + ` FOR UPDATE`),
+
+		// Checkpoints of epoch 0 are older than any relay's. What another process knows of a destination of this name, and be
+		// it only a lease, is in the way: its place would win over the one that is asked for.
+		createDestination: c.expand(`WITH made AS (
+    INSERT INTO ${destination} (name, filter, until_seq, created_by, until_snap)
+    SELECT $1, nullif($5::text, '')::json, nullif($6::bigint, 0), nullif($7::text, ''), nullif($8::text, '')::pg_snapshot
+    WHERE NOT EXISTS (SELECT FROM ${lease} WHERE destination = $1) AND NOT EXISTS (SELECT FROM ${checkpoint} WHERE destination = $1)
+    ON CONFLICT DO NOTHING RETURNING name, created_at
+), placed AS (
+    INSERT INTO ${checkpoint} (destination, lane, epoch, n, hot, snap, next)
+    SELECT name, 0, 0, 0, $2::bigint, $3::text::pg_snapshot, $4::text::xid8 FROM made WHERE $3::text <> ''
+)
+SELECT created_at FROM made`),
+
+		removeDestination: []string{
+			c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1`),
+			c.expand(`DELETE FROM ${lease} WHERE destination = $1`),
+			c.expand(`DELETE FROM ${relay} WHERE destination = $1`),
+			c.expand(`DELETE FROM ${destination} WHERE name = $1`),
+		},
+
+		aliveOn: c.expand(`SELECT owner FROM ${relay} WHERE destination = $1 AND expires_at > clock_timestamp()
+UNION SELECT owner FROM ${lease} WHERE destination = $1 AND owner <> '' AND expires_at > clock_timestamp() ORDER BY 1`),
+
+		countParked: c.expand(`SELECT count(*) FROM ${parked} WHERE destination = $1`),
+
+		replayPart: c.expand(`SELECT filter::text, until_seq, until_snap::text FROM ${destination} WHERE name = $1 AND filter IS NOT NULL`),
+
+		// Done when every lane has come to the end. Plan: an index probe of the checkpoints' primary key for each lane.
+		replayDone: c.expand(`UPDATE ${destination} d SET done_at = clock_timestamp()
+WHERE name = $1 AND done_at IS NULL AND filter IS NOT NULL AND NOT EXISTS (
+    SELECT FROM generate_series(0, d.lanes - 1) AS l (lane)
+    WHERE coalesce((SELECT hot FROM ${checkpoint} c WHERE c.destination = d.name AND c.lane = l.lane ORDER BY epoch DESC, n DESC LIMIT 1), -1) < d.until_seq)`),
 	}
 }
 
@@ -186,6 +236,8 @@ const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END
 // serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is
 // an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
+
+const destinations = `SELECT name, lanes, created_at, filter IS NOT NULL, coalesce(filter::text, ''), coalesce(created_by, ''), done_at FROM ${destination} ORDER BY name`
 
 // parkedFilter selects parked events by destination, key, type and ids, where an empty value selects all.
 const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[]))`
