@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +23,33 @@ var (
 	// ErrNothingSelected says that a replay would publish nothing.
 	ErrNothingSelected = errors.New("relay: the filter selects no event of the log")
 )
+
+// isReplay returns an error that matches ErrHalt if the destination must be a replay and isn't.
+func (r *Relay) isReplay(ctx context.Context) error {
+	if !r.config.Replay {
+		return nil
+	}
+	name := r.config.Destination
+	store, ok := r.store.(interface {
+		Destinations(ctx context.Context) ([]Destination, error)
+	})
+	if !ok {
+		return fmt.Errorf("relay: %w: Config.Replay is set, and a %T has no replays: use a PostgreSQL store", ErrHalt, r.store)
+	}
+	all, err := within(ctx, store.Destinations, nil)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		switch {
+		case d.Name == name && d.Replay != nil:
+			return nil
+		case d.Name == name:
+			return fmt.Errorf("relay: %w: destination %q isn't a replay: correct Config.Destination, or leave Config.Replay out", ErrHalt, name)
+		}
+	}
+	return fmt.Errorf("relay: %w: %w: there is no replay %q (any more): make it with the store's CreateReplay", ErrHalt, ErrNoDestination, name)
+}
 
 // MaxFilterValues is how many values a field of an EventFilter may have: each row that is looked at is compared with all
 // of them.
