@@ -28,6 +28,9 @@ func (s *Store) Acquire(
 	ctx context.Context, lane relay.Lane, owner string, ttl time.Duration,
 ) (got relay.Lease, err error) {
 	err = s.do(ctx, func() error {
+		if d := s.destination(lane.Destination, lane.Of); d.lanes != lane.Of {
+			return &relay.LanesChangedError{Destination: lane.Destination, Lanes: d.lanes}
+		}
 		l := s.leases[share(lane)]
 		if l == nil {
 			l = &lease{}

@@ -111,7 +111,7 @@ SELECT 0 AS arm, last AS seq, NULL::timestamptz AS time, '' AS id, '' AS type, `
        '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
 FROM w
 UNION ALL (
-SELECT 1, ` + logColumns + ` FROM ${outbox} WHERE ` + inWindow + ` AND slot % $4::int = $5::int` + conditions + ` ORDER BY seq LIMIT ` + strconv.Itoa(limit) + `)`)
+SELECT 1, ` + logColumns + ` FROM ${outbox} WHERE ` + inWindow + ` AND (slot & 1023) % $4::int = $5::int` + conditions + ` ORDER BY seq LIMIT ` + strconv.Itoa(limit) + `)`)
 }
 
 const selectArgs = windowArgs + 2
