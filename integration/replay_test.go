@@ -374,7 +374,7 @@ func TestAReplayPublishesWhatItsFilterSelects(t *testing.T) {
 					t.Fatalf("listed is %s, want %s", mustJSON(e.Event), mustJSON(w))
 				}
 			}
-			for _, lanes := range []int{1} {
+			for _, lanes := range []int{1, 3} {
 				replay := fmt.Sprint(name, ", ", lanes, " lanes")
 				d, err := store.CreateReplay(t.Context(), replay, filter, "alice")
 				wantNoError(t, err)
@@ -571,6 +571,39 @@ func TestAReplayThatIsKilledGoesOn(t *testing.T) {
 	if replayOf(t, store, "again").DoneAt.IsZero() {
 		t.Error("it isn't marked as done")
 	}
+}
+
+// Two relays share the lanes of a replay; each returns when all lanes have come to their end, whoever published them. A
+// third, which never has a lane of its own, does so too.
+func TestRelaysOfAReplayEndTogether(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	events := replayable(t, pool, store, 2000)
+	_, err := store.CreateReplay(t.Context(), "shared", relay.EventFilter{}, "")
+	wantNoError(t, err)
+	wantNoError(t, store.SetLanes(t.Context(), "shared", 2))
+	broker := &takes{}
+	var all sync.WaitGroup
+	var published atomic.Int64
+	for range 3 {
+		all.Go(func() {
+			rp := runReplayTo(t, store, "shared", relay.Config{LeaseTTL: 2 * time.Second, MaxEventsPerSecond: 500}, broker)
+			published.Add(rp.Published)
+		})
+	}
+	all.Wait()
+	ids := map[string]bool{}
+	for _, e := range broker.taken() {
+		ids[e.ID] = true
+	}
+	if len(ids) != len(events) || published.Load() < 2000 || replayOf(t, store, "shared").DoneAt.IsZero() {
+		t.Errorf("%d of %d events were published, %d times in all, and the store has %+v", len(ids), len(events), published.Load(), replayOf(t, store, "shared"))
+	}
+	if n := count(t, pool, "SELECT count(*) FROM surepost_relay WHERE destination = 'shared'"); n != 0 {
+		t.Errorf("%d relays are left", n)
+	}
+	wantNoError(t, store.CreateDestination(t.Context(), "other", relay.FromNow()))
+	wantNoError(t, store.RemoveDestination(t.Context(), "shared")) // at once: nobody's lease is left
 }
 
 // A replay is of what was committed when it was created: what commits later, and be its number lower, is left to the

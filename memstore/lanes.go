@@ -56,7 +56,7 @@ func (s *Store) Join(
 			lane := relay.Lane{Destination: name, Index: i, Of: d.lanes}
 			if l := s.leases[share(lane)]; l != nil {
 				m.Leases = append(m.Leases, relay.LeaseState{
-					Lane: lane, Owner: l.owner, Epoch: l.epoch, ExpiresAt: l.expires, Expired: l.expires.Before(now),
+					Lane: lane, Owner: l.owner, Epoch: l.epoch, ExpiresAt: l.expires, Expired: !l.expires.After(now),
 				})
 			}
 		}
@@ -93,7 +93,7 @@ func (s *Store) SetLanes(ctx context.Context, name string, lanes int) error {
 			if s.leases[at] == nil {
 				s.leases[at] = &lease{}
 			}
-			s.leases[at].owner = ""
+			s.leases[at].owner, s.leases[at].expires = "", time.Now()
 			s.leases[at].epoch++
 		}
 		// Every entry before the furthest behind has been passed by the lane that it belonged to.

@@ -56,7 +56,8 @@ func (s *Store) Renew(ctx context.Context, lease relay.Lease, ttl time.Duration)
 func (s *Store) Release(ctx context.Context, lease relay.Lease) error {
 	return s.do(ctx, func() error {
 		if s.holds(lease) {
-			s.leases[share(lease.Lane)].owner = ""
+			l := s.leases[share(lease.Lane)]
+			l.owner, l.expires = "", time.Now()
 		}
 		return nil
 	})
