@@ -606,6 +606,51 @@ func TestRelaysOfAReplayEndTogether(t *testing.T) {
 	wantNoError(t, store.RemoveDestination(t.Context(), "shared")) // at once: nobody's lease is left
 }
 
+// It is done when its last lane is, and not sooner; what was parked and is tried again is marked as well.
+func TestAReplayIsDoneWithItsLastLane(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	replayable(t, pool, store, 40)
+	_, err := store.CreateReplay(t.Context(), "again", relay.EventFilter{Keys: []string{"a", "b", "d"}}, "")
+	wantNoError(t, err)
+	wantNoError(t, store.SetLanes(t.Context(), "again", 3))
+	for n := range 3 {
+		if at := replayOf(t, store, "again").DoneAt; !at.IsZero() {
+			t.Fatalf("done at %v, with %d of 3 lanes", at, n)
+		}
+		lease, err := store.Acquire(t.Context(), relay.Lane{Destination: "again", Index: n, Of: 3}, "a", time.Minute)
+		wantNoError(t, err)
+		log, err := store.Open(t.Context(), lease)
+		wantNoError(t, err)
+		page, err := log.Read(t.Context(), 100)
+		wantNoError(t, err)
+		var parked []relay.Parked
+		for _, e := range page.Entries {
+			parked = append(parked, relay.Parked{Entry: e, Reason: "x"})
+		}
+		if !page.Done || page.Full {
+			t.Errorf("lane %d: the first page has %d events and isn't the last", n, len(page.Entries))
+		}
+		wantNoError(t, log.Checkpoint(t.Context(), page.After, parked))
+		_, err = pool.Exec(t.Context(), "UPDATE surepost_parked SET retry_at = now()") // as an operator does
+		wantNoError(t, err)
+		released, err := log.Released(t.Context(), 100)
+		wantNoError(t, err)
+		if len(released) != len(parked) {
+			t.Errorf("lane %d: %d events were parked, and %d are released", n, len(parked), len(released))
+		}
+		for _, e := range released {
+			if e.Event.Headers[relay.HeaderReplay] != "again" {
+				t.Fatalf("lane %d: a parked event comes back with the headers %v", n, e.Event.Headers)
+			}
+		}
+		_ = log.Close(t.Context())
+	}
+	if replayOf(t, store, "again").DoneAt.IsZero() {
+		t.Error("with all lanes at the end it isn't done")
+	}
+}
+
 // A replay is of what was committed when it was created: what commits later, and be its number lower, is left to the
 // destinations that follow the log.
 func TestWhatCommitsLateIsNoPartOfAReplay(t *testing.T) {
