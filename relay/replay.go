@@ -24,6 +24,31 @@ var (
 	ErrNothingSelected = errors.New("relay: the filter selects no event of the log")
 )
 
+// ReplayStore is what a store that keeps its log offers of destinations and replays, besides being a Store. All methods are
+// safe for concurrent use. Whatever they refuse, they have changed nothing.
+type ReplayStore interface {
+	// Destinations lists the destinations by name, replays included.
+	Destinations(ctx context.Context) ([]Destination, error)
+
+	// CreateDestination makes a destination of one lane that begins to read the log at from, which isn't in the future. It
+	// returns an error that matches ErrDestinationExists if there is one of that name, replay or not.
+	CreateDestination(ctx context.Context, name string, from Start) error
+
+	// RemoveDestination removes a destination, or cancels a replay, and all that is known of how far it came. It refuses
+	// while a relay is alive on it, while it has parked events, and if it is the only one that isn't a replay. It returns
+	// an error that matches ErrNoDestination if there is none of that name.
+	RemoveDestination(ctx context.Context, name string) error
+
+	// CreateReplay makes a destination of those events that filter selects and that are committed now; by says who asked
+	// for it. Its log gives each of them HeaderReplay, and ends (Page.Done). It returns an error that matches
+	// ErrDestinationExists or ErrNothingSelected.
+	CreateReplay(ctx context.Context, name string, filter EventFilter, by string) (Destination, error)
+
+	// CountEvents returns how many events of the log the filter selects, by type: what a replay that is created now
+	// would publish.
+	CountEvents(ctx context.Context, filter EventFilter) (map[string]int64, error)
+}
+
 // isReplay returns an error that matches ErrHalt if the destination must be a replay and isn't.
 func (r *Relay) isReplay(ctx context.Context) error {
 	if !r.config.Replay {
@@ -34,9 +59,7 @@ func (r *Relay) isReplay(ctx context.Context) error {
 	if one, ok := all.(oneLane); ok {
 		all = one.Store
 	}
-	store, ok := all.(interface {
-		Destinations(ctx context.Context) ([]Destination, error)
-	})
+	store, ok := all.(ReplayStore)
 	if !ok {
 		return fmt.Errorf("relay: %w: Config.Replay is set, and a %T has no replays: use a PostgreSQL store", ErrHalt, all)
 	}

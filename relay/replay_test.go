@@ -184,6 +184,7 @@ func TestAReplayEndsAfterWhatWasReleased(t *testing.T) {
 // replayStore is a store that says which destinations there are.
 type replayStore struct {
 	*fakeStore
+	ReplayStore
 	list []Destination
 }
 
@@ -194,7 +195,7 @@ func TestARelayOfAReplayPublishesNothingElse(t *testing.T) {
 		fake, broker := quiet()
 		fake.replays = only("mine")
 		fake.commit("mine")
-		with := func(list ...Destination) Store { return &replayStore{fake, list} }
+		with := func(list ...Destination) Store { return &replayStore{fake, nil, list} }
 		config := testConfig("a")
 		config.Destination, config.Replay = "again", true
 		for name, c := range map[string]struct {
