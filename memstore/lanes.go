@@ -13,8 +13,10 @@ var _ relay.LaneStore = (*Store)(nil)
 
 // destination is a reader of the log.
 type destination struct {
-	lanes  int
-	relays map[string]member // by owner
+	lanes   int
+	relays  map[string]member // by owner
+	created time.Time
+	replay  *replay // nil: it never ends
 }
 
 // member is a relay that has joined.
@@ -27,7 +29,7 @@ type member struct {
 func (s *Store) destination(name string, lanes int) *destination {
 	d := s.destinations[name]
 	if d == nil {
-		d = &destination{lanes: lanes, relays: map[string]member{}}
+		d = &destination{lanes: lanes, relays: map[string]member{}, created: time.Now().UTC()}
 		s.destinations[name] = d
 	}
 	return d

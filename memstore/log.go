@@ -111,14 +111,19 @@ func (l *log) Read(ctx context.Context, limit int) (page relay.Page, err error) 
 	lane := l.lease.Lane
 	highest := l.at.highest
 	err = l.store.do(ctx, func() error {
-		for ; l.at.read < len(l.store.log) && !page.Full; l.at.read++ {
+		end, replay := l.end()
+		for ; l.at.read < end && !page.Full; l.at.read++ {
 			entry := l.store.log[l.at.read]
-			if entry.Event.Slot()%lane.Of != lane.Index {
+			if entry.Event.Slot()%lane.Of != lane.Index || replay != nil && !replay.Filter.Matches(&entry.Event) {
 				continue
 			}
-			page.Entries = append(page.Entries, copyEntry(entry))
+			page.Entries = append(page.Entries, l.marked(copyEntry(entry)))
 			page.Full = len(page.Entries) == limit
 			l.at.highest = max(l.at.highest, entry.Seq)
+		}
+		if replay != nil {
+			page.Done = l.at.read == end
+			page.Full = !page.Done
 		}
 		return nil
 	})
@@ -145,6 +150,7 @@ func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.
 		for _, p := range parked {
 			l.store.park(l.lease.Lane.Destination, p)
 		}
+		l.store.passed(l.lease.Lane.Destination)
 	})
 }
 

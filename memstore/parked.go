@@ -65,7 +65,7 @@ func (l *log) Released(ctx context.Context, limit int) (entries []relay.Entry, e
 				return nil
 			case stays[key]:
 			case p.Retrying || p.Behind && key != "":
-				entries = append(entries, copyEntry(p.Entry))
+				entries = append(entries, l.marked(copyEntry(p.Entry)))
 			default:
 				stays[key] = key != ""
 			}
