@@ -16,6 +16,7 @@ type Relay struct {
 	publisher Publisher
 	config    Config
 	lane      Lane
+	pace      *pace
 	wake      chan struct{}
 
 	mu      sync.Mutex
@@ -43,6 +44,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	lane := Lane{Destination: config.Destination, Index: 0, Of: 1}
 	return &Relay{
 		store: store, publisher: publisher, config: config, lane: lane,
+		pace:   newPace(config.MaxEventsPerSecond),
 		wake:   make(chan struct{}, 1),
 		report: Report{Lane: lane, Owner: config.Owner},
 	}, nil
@@ -71,7 +73,8 @@ func (r *Relay) Check(ctx context.Context) error {
 
 // Run publishes until ctx ends: it waits for the lane's lease, holds it, and begins again after every failure of the
 // store or the broker, for as long as it takes. When ctx ends it settles what it has read, stores how far it came,
-// releases the lease and returns nil. It returns an error only if something is wrong that time doesn't mend (it
+// releases the lease and returns nil. It also returns nil when the destination is a replay and all of it is published or
+// parked (Report.Done). It returns an error only if something is wrong that time doesn't mend (it
 // matches ErrHalt, and says what to do), such as tables that were not migrated.
 func (r *Relay) Run(ctx context.Context) error {
 	r.mu.Lock()
@@ -101,6 +104,10 @@ func (r *Relay) Run(ctx context.Context) error {
 		case errors.Is(err, ErrHalt):
 			log.Error("the lane is halted", "err", err)
 			return err
+		case errors.Is(err, errDone):
+			log.Info("the replay is done")
+			r.update(func(rp *Report) { rp.Done = true })
+			return nil
 		case errors.As(err, &held):
 			// A standby looks again when the lease may have run out, and now and then before that in case it is
 			// released.
@@ -131,11 +138,17 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	if _, err := within(attempt, errorOnly(r.store.Check), nil); err != nil {
 		return err
 	}
+	if err := r.isReplay(attempt); err != nil {
+		return err
+	}
 	asked := time.Now()
 	lease, err := within(attempt, func(ctx context.Context) (Lease, error) {
 		return r.store.Acquire(ctx, r.lane, r.config.Owner, r.config.LeaseTTL)
 	}, nil) // a lease that comes late runs out
 	if err != nil {
+		return err
+	}
+	if err := r.isReplay(attempt); err != nil { // from now on it can't be removed
 		return err
 	}
 	log = log.With("epoch", lease.Epoch)
@@ -168,7 +181,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 			return nil
 		case held.Err() != nil:
 			return context.Cause(held)
-		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost):
+		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost), errors.Is(err, errDone):
 			return err
 		}
 		r.failed(log, "beginning again from the checkpoint", err)

@@ -41,6 +41,7 @@ type Report struct {
 	InFlight int  // sent, not confirmed
 	Open     int  // read, not settled
 	CaughtUp bool // the last read left nothing to be read, and nothing is open
+	Done     bool // the log has ended, as a replay's does, and Run has returned or is about to
 
 	Blocked       bool // the broker asked to send nothing
 	BlockedReason string
