@@ -20,15 +20,19 @@ func (c *Config) Translate(err error) Problems {
 			if k.Field == "" {
 				continue
 			}
-			whole := regexp.MustCompile(regexp.QuoteMeta(k.Field) + `\b`)
+			whole := regexp.MustCompile(`\b` + regexp.QuoteMeta(k.Field) + `\b`)
 			if i := whole.FindStringIndex(message); i != nil && i[0] < at {
 				at = i[0]
 				problem.Key, problem.Origin = k.Path, c.Origin(k.Path)
 			}
 		}
 		for _, k := range c.keys {
-			if structure, field, ok := strings.Cut(k.Field, "."); ok {
-				message = regexp.MustCompile(`\b(`+structure+`\.)?`+field+`\b`).ReplaceAllLiteralString(message, k.Path)
+			if k.Field != "" {
+				message = regexp.MustCompile(`\b`+regexp.QuoteMeta(k.Field)+`\b`).ReplaceAllLiteralString(message, k.Path)
+			}
+			// The relay's fields have names of their own, and are told without "Config." where there are two.
+			if field, ok := strings.CutPrefix(k.Field, "Config."); ok && strings.HasPrefix(k.Path, "relay.") {
+				message = regexp.MustCompile(`\b`+field+`\b`).ReplaceAllLiteralString(message, k.Path)
 			}
 		}
 		message = strings.TrimPrefix(message, problem.Key)
