@@ -33,9 +33,11 @@ func (e *Engine) OutboxStatus(ctx context.Context) (status relay.OutboxStatus, e
 }
 
 // bounded makes the transaction's statements give up rather than wait: an operator asks when something hangs. The settings
-// end with the transaction, so a pooler in transaction mode doesn't matter.
+// end with the transaction, so a pooler in transaction mode doesn't matter. To compile one of these statements takes longer
+// than to run it.
 func bounded(ctx context.Context, q Querier) error {
-	_, err := queryRow(ctx, q, `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '10s', true)`, nil, new(string), new(string))
+	_, err := queryRow(ctx, q, `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '10s', true), set_config('jit', 'off', true)`,
+		nil, new(string), new(string), new(string))
 	return err
 }
 
@@ -44,7 +46,7 @@ func (e *Engine) readStatus(ctx context.Context, q Querier, status *relay.Outbox
 	if err != nil {
 		return err
 	}
-	places, drawn, err := e.places(ctx, q)
+	places, drawn, err := e.places(ctx, q, destinations)
 	if err != nil {
 		return err
 	}
@@ -52,11 +54,8 @@ func (e *Engine) readStatus(ctx context.Context, q Querier, status *relay.Outbox
 		d := &destinations[i]
 		for lane := range d.Lanes {
 			at := relay.Lane{Destination: d.Name, Index: lane}
-			place, ok := places[at]
-			if !ok {
-				place = &lanePlace{at: origin()}
-			}
-			at.Of, place.Lane = d.Lanes, relay.Lane{Destination: d.Name, Index: lane, Of: d.Lanes}
+			place := places[at]
+			place.Lane.Of = d.Lanes
 			if d.Replay == nil || d.Replay.DoneAt.IsZero() { // one that is done isn't behind
 				if err := e.backlog(ctx, q, place, min(drawn, d.untilSeq)); err != nil {
 					return err
@@ -132,19 +131,22 @@ type lanePlace struct {
 }
 
 // places returns the lanes' leases and newest checkpoints, by destination and index, and the last number drawn, which was
-// read after them. Plan: for each lease, one row of the checkpoints' primary key, backward.
-func (e *Engine) places(ctx context.Context, q Querier) (places map[relay.Lane]*lanePlace, drawnLast int64, err error) {
-	rows, err := q.Query(ctx, e.config.expand(`SELECT l.destination, l.lane, l.owner, l.epoch, (extract(epoch FROM l.expires_at - clock_timestamp()) * 1000)::bigint,
+// read after them. Plan: for each lane, a row of the leases' primary key, and one of the checkpoints', backward.
+func (e *Engine) places(ctx context.Context, q Querier, of []statusDestination) (places map[relay.Lane]*lanePlace, drawnLast int64, err error) {
+	var lanes []relay.Lane
+	for _, d := range of {
+		for i := range d.Lanes {
+			lanes = append(lanes, relay.Lane{Destination: d.Name, Index: i})
+		}
+	}
+	rows, err := q.Query(ctx, e.config.expand(`SELECT w.destination, w.lane, coalesce(l.owner, ''), coalesce(l.epoch, 0), (extract(epoch FROM coalesce(l.expires_at - clock_timestamp(), '0')) * 1000)::bigint,
        c.at, coalesce(c.hot, 0), coalesce(c.snap::text, ''), coalesce(c.next::text, '0'), coalesce(c.pin_snap::text, ''), coalesce(c.pin_after, 0)
-FROM (
-    SELECT destination, lane, owner, epoch, expires_at FROM ${lease}
-    UNION ALL -- a lane that nobody has led yet
-    SELECT d.name, g.lane, '', 0, clock_timestamp() FROM ${destination} d CROSS JOIN LATERAL generate_series(0, d.lanes - 1) AS g (lane)
-    WHERE NOT EXISTS (SELECT FROM ${lease} l WHERE l.destination = d.name AND l.lane = g.lane)
-) l
+FROM unnest($1::text[], $2::int[]) AS w (destination, lane)
+LEFT JOIN ${lease} l ON l.destination = w.destination AND l.lane = w.lane
 LEFT JOIN LATERAL (
-    SELECT * FROM ${checkpoint} c WHERE c.destination = l.destination AND c.lane = l.lane ORDER BY epoch DESC, n DESC LIMIT 1
-) c ON true`))
+    SELECT * FROM ${checkpoint} c WHERE c.destination = w.destination AND c.lane = w.lane ORDER BY epoch DESC, n DESC LIMIT 1
+) c ON true`), textArray(len(lanes), func(i int) string { return lanes[i].Destination }),
+		textArray(len(lanes), func(i int) string { return strconv.Itoa(lanes[i].Index) }))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -169,7 +171,8 @@ LEFT JOIN LATERAL (
 				return nil, 0, err
 			}
 		}
-		places[relay.Lane{Destination: p.Lane.Destination, Index: int(lane)}] = p
+		p.Lane.Index = int(lane)
+		places[p.Lane] = p
 	}
 	if err := rows.Err(); err != nil {
 		return nil, 0, err
@@ -249,7 +252,7 @@ func (c Config) backlogStatement(limit int) string {
     (SELECT slot, ` + eventTime + ` FROM ${outbox} o
      WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq <= $1::bigint AND o.seq <= $9::bigint
          AND ($6::text = '' OR o.seq > $5::bigint OR NOT pg_visible_in_snapshot(o.tx, nullif($6::text, '')::pg_snapshot))
-     LIMIT ` + n + `)
+     ORDER BY o.tx, o.seq LIMIT ` + n + `)
 ), fresh AS (
     SELECT seq, slot, ` + eventTime + ` AS time FROM ${outbox} WHERE seq > $1::bigint AND seq <= $9::bigint ORDER BY seq LIMIT ` + n + `
 ), of_lane AS (
