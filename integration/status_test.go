@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/harness"
+	"github.com/surepost/surepost/outbox"
 	"github.com/surepost/surepost/relay"
 	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
@@ -222,4 +224,71 @@ func plansOf(t *testing.T, url string, run func(store *pgxstore.Store)) (plans [
 		t.Fatal("there are no plans")
 	}
 	return plans
+}
+
+// The other databases' stores tell as much.
+func TestTheStatusOfEveryStoreTellsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	stores := map[string]func(t *testing.T) (*sql.DB, interface {
+		relay.Store
+		outbox.Store[*sql.Tx]
+	}){
+		"SQLite": func(t *testing.T) (*sql.DB, interface {
+			relay.Store
+			outbox.Store[*sql.Tx]
+		}) {
+			_, db, store := newSQLite(t)
+			return db, store
+		},
+		"MariaDB": func(t *testing.T) (*sql.DB, interface {
+			relay.Store
+			outbox.Store[*sql.Tx]
+		}) {
+			db, store := newMariaDB(t)
+			return db, store
+		},
+	}
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, store := open(t)
+			box := newBox(t, store)
+			old := time.Now().Add(-time.Hour).UTC().Truncate(time.Microsecond)
+			writeDB := func(events ...surepost.Event) {
+				t.Helper()
+				if err := inTx(t.Context(), db, func(tx *sql.Tx) error { return box.Write(t.Context(), tx, events...) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := statusOf(t, store); got.Name != relay.DefaultDestination || got.Backlog() != 0 || got.LanesStatus[0].Owner != "" {
+				t.Errorf("of an outbox that nobody has used: %+v", got)
+			}
+			writeDB(surepost.Event{Type: "T", Key: "k"}, surepost.Event{Type: "T", Time: old}, surepost.Event{Type: "T"})
+			if got := statusOf(t, store); got.Backlog() != 3 || !got.OldestUnpublished().Equal(old) {
+				t.Errorf("before any relay: %+v", got)
+			}
+			log, lease := openLog(t, store, "a")
+			page, err := log.Read(t.Context(), 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := log.Checkpoint(t.Context(), page.After, []relay.Parked{{Entry: page.Entries[0], Reason: "unroutable"}}); err != nil {
+				t.Fatal(err)
+			}
+			got := statusOf(t, store)
+			if lane := got.LanesStatus[0]; got.Backlog() != 1 || lane.Owner != "a" || lane.Epoch != lease.Epoch || lane.Expires <= 0 || lane.Expires > time.Minute ||
+				got.Parked != 1 || got.ParkedKeys != 1 || time.Since(got.ParkedAt).Abs() > time.Minute {
+				t.Errorf("after the first two: %+v", got)
+			}
+			if status := outboxStatus(t, store); status.LogBytes < 4096 || status.OldestEvent.IsZero() {
+				t.Errorf("of the tables: %+v", status)
+			}
+			for range 11 {
+				writeDB(numbered(1000)...)
+			}
+			if got := statusOf(t, store); got.Backlog() != 11_001 {
+				t.Errorf("%d events, want 11001: no numbers are missing", got.Backlog())
+			}
+		})
+	}
 }
