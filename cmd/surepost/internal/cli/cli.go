@@ -33,17 +33,17 @@ type grammar struct {
 
 	kong.Plugins
 
-	Relay        relayCommand        `cmd:"" help:"Publish what was committed, until SIGTERM or SIGINT."`
-	Migrate      migrateGroup        `cmd:"" help:"The tables and their versions."`
-	Status       statusCommand       `cmd:"" help:"How the outbox stands: destinations, lanes, backlog, parked events."`
-	Events       eventsGroup         `cmd:"" help:"Look at the events of the log."`
-	Parked       parkedGroup         `cmd:"" help:"Events that the broker refused, and those of their keys behind them."`
-	Replay       replayGroup         `cmd:"" help:"Publish a part of the log once more."`
-	Destinations destinationsGroup   `cmd:"" help:"The readers of the log."`
-	DeadLetters  deadLettersGroup    `cmd:"" name:"deadletters" help:"What consumers gave up."`
-	Redrive      redriveCommand      `cmd:"" help:"Move dead letters back to the queues that they came from."`
-	Configure    configurationGroup  `cmd:"" name:"config" help:"The configuration."`
-	Version      versionCommand      `cmd:"" help:"The version of this program."`
+	Relay        relayCommand       `cmd:"" help:"Publish what was committed, until SIGTERM or SIGINT."`
+	Migrate      migrateGroup       `cmd:"" help:"The tables and their versions."`
+	Status       statusCommand      `cmd:"" help:"How the outbox stands: destinations, lanes, backlog, parked events."`
+	Events       eventsGroup        `cmd:"" help:"Look at the events of the log."`
+	Parked       parkedGroup        `cmd:"" help:"Events that the broker refused, and those of their keys behind them."`
+	Replay       replayGroup        `cmd:"" help:"Publish a part of the log once more."`
+	Destinations destinationsGroup  `cmd:"" help:"The readers of the log."`
+	DeadLetters  deadLettersGroup   `cmd:"" name:"deadletters" help:"What consumers gave up."`
+	Redrive      redriveCommand     `cmd:"" help:"Move dead letters back to the queues that they came from."`
+	Configure    configurationGroup `cmd:"" name:"config" help:"The configuration."`
+	Version      versionCommand     `cmd:"" help:"The version of this program."`
 }
 
 // session is one run of the program.

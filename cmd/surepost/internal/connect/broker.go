@@ -16,14 +16,18 @@ import (
 type Publisher struct {
 	config *config.Config
 	logger *slog.Logger
-	// exchange takes everything, if it isn't empty: a replay's.
-	exchange string
+	to     Target
 }
 
-// NewPublisher returns a publisher of a valid configuration. exchange, if it isn't empty, takes all events under the
-// configured routing key, whatever the rules say.
-func NewPublisher(c *config.Config, logger *slog.Logger, exchange string) *Publisher {
-	return &Publisher{c, logger, exchange}
+// Target is where a replay goes instead of where the configuration says. Its zero value changes nothing.
+type Target struct {
+	Exchange string // takes all events under the configured routing key, whatever the rules say
+	Queue    string // takes all events, past all exchanges
+}
+
+// NewPublisher returns a publisher of a valid configuration.
+func NewPublisher(c *config.Config, logger *slog.Logger, to Target) *Publisher {
+	return &Publisher{c, logger, to}
 }
 
 // Open implements relay.Publisher.
@@ -32,8 +36,11 @@ func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.exchange != "" {
-		made.Routing.Exchange, made.Routing.Rules = p.exchange, nil
+	switch {
+	case p.to.Queue != "":
+		made.Routing = amqp.Routing{Queue: p.to.Queue}
+	case p.to.Exchange != "":
+		made.Routing.Exchange, made.Routing.Rules = p.to.Exchange, nil
 	}
 	publisher, err := amqp.NewPublisher(made)
 	if err != nil {
