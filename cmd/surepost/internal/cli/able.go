@@ -36,6 +36,12 @@ type (
 		Parked(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
 		RetryParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error)
 		DiscardParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error)
+		ParkedActions(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedAction, error)
+	}
+	canSchedule interface {
+		Scheduled(ctx context.Context, filter relay.ScheduledFilter, limit int) ([]relay.ScheduledEvent, error)
+		CancelScheduled(ctx context.Context, filter relay.ScheduledFilter, by string) (int64, error)
+		Cancellations(ctx context.Context, filter relay.ScheduledFilter, limit int) ([]relay.Cancellation, error)
 	}
 	canMigrate interface {
 		Migrate(ctx context.Context) ([]sqlstore.Migration, error)

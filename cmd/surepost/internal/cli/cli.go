@@ -37,6 +37,7 @@ type grammar struct {
 	Migrate      migrateGroup       `cmd:"" help:"The tables and their versions."`
 	Status       statusCommand      `cmd:"" help:"How the outbox stands: destinations, lanes, backlog, parked events."`
 	Events       eventsGroup        `cmd:"" help:"Look at the events of the log."`
+	Scheduled    scheduledGroup     `cmd:"" help:"Events that aren't due yet."`
 	Parked       parkedGroup        `cmd:"" help:"Events that the broker refused, and those of their keys behind them."`
 	Replay       replayGroup        `cmd:"" help:"Publish a part of the log once more."`
 	Destinations destinationsGroup  `cmd:"" help:"The readers of the log."`

@@ -8,7 +8,10 @@ import (
 )
 
 // moment is a time on the command line: RFC 3339, a day, or how long ago it was.
-type moment struct{ time.Time }
+type moment struct {
+	time.Time
+	relative bool // it was said by how long ago it was
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *moment) UnmarshalText(text []byte) error {
@@ -20,7 +23,7 @@ func (m *moment) UnmarshalText(text []byte) error {
 		}
 	}
 	if d, err := config.ParseDuration(s); err == nil && d >= 0 {
-		m.Time = time.Now().Add(-d)
+		m.Time, m.relative = time.Now().Add(-d), true
 		return nil
 	}
 	return fmt.Errorf("%q is no time: write 2026-01-31T08:00:00Z, 2026-01-31 (UTC), or how long ago, such as 90m or 7d", s)

@@ -12,6 +12,7 @@ type parkedGroup struct {
 	Show    parkedShow    `cmd:"" help:"Show one parked event, with its data."`
 	Retry   parkedRetry   `cmd:"" help:"Have the relay publish parked events again. Those behind them follow by themselves."`
 	Discard parkedDiscard `cmd:"" help:"Remove parked events for good. Those behind them are published then."`
+	Log     parkedLog     `cmd:"" help:"List who retried and discarded what, the newest first."`
 }
 
 // parkedSelection is the flags that select parked events. The destination is relay.destination.
@@ -23,7 +24,7 @@ type parkedSelection struct {
 }
 
 func (p parkedSelection) filter(db *opened) relay.ParkedFilter {
-	return relay.ParkedFilter{Destination: db.config.Relay.Destination, IDs: p.ID, Key: p.Key, Type: p.Type}
+	return relay.ParkedFilter{Destination: db.config.Relay.Destination, IDs: p.ID, Key: p.Key, Type: p.Type, Reason: p.Reason}
 }
 
 func (p parkedSelection) empty() bool {
@@ -158,4 +159,28 @@ func (s *session) counted(action string, n int64, by, format, none string) error
 		return failed(none, "nothing was changed; list them first")
 	}
 	return printOne(s, CountView{action, n, by}, func(w io.Writer, v CountView) { fmt.Fprintf(w, format+"\n", plural(int(v.Count), "event")) })
+}
+
+type parkedLog struct {
+	parkedSelection
+	Limit int `help:"How many at most: 1 to 10,000." default:"100"`
+}
+
+func (cmd parkedLog) Run(s *session) error {
+	if err := checkLimit(cmd.Limit); err != nil {
+		return err
+	}
+	return with(s, "record what was done", func(db *opened, store canPark) error {
+		actions, err := store.ParkedActions(s.ctx, cmd.filter(db), cmd.Limit)
+		if err != nil {
+			return err
+		}
+		views := make([]ParkedActionView, len(actions))
+		for i, a := range actions {
+			views[i] = ParkedActionView{string(a.Action), a.By, when(a.At), a.Destination, a.Seq, a.EventID, a.Type, a.Key, a.Reason}
+		}
+		return printList(s, views, []string{"AT", "ACTION", "BY", "TYPE", "KEY", "ID", "REASON"}, func(a ParkedActionView) []string {
+			return []string{clock(a.At), a.Action, a.By, a.Type, orDash(a.Key), a.ID, shorten(a.Reason, 100)}
+		})
+	})
 }

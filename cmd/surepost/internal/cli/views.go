@@ -205,3 +205,34 @@ type KeyView struct {
 type CheckView struct {
 	OK bool `json:"ok" doc:"true"`
 }
+
+// ScheduledView is a line of `scheduled list`.
+type ScheduledView struct {
+	Due       *time.Time `json:"due" doc:"when it enters the log"`
+	WrittenAt *time.Time `json:"writtenAt" doc:"when it was written"`
+	Event     EventView  `json:"event" doc:"the event, as in events list; its seq is 0 until it is due"`
+}
+
+// CancellationView is a line of `scheduled log`.
+type CancellationView struct {
+	By     string     `json:"by" doc:"who took it back"`
+	At     *time.Time `json:"at" doc:"when"`
+	ID     string     `json:"id" doc:"the event's id"`
+	Type   string     `json:"type" doc:"its type"`
+	Key    string     `json:"key" doc:"its key"`
+	Source string     `json:"source" doc:"who wrote it"`
+	Due    *time.Time `json:"due" doc:"when it would have been due"`
+}
+
+// ParkedActionView is a line of `parked log`.
+type ParkedActionView struct {
+	Action      string     `json:"action" doc:"retry or discard"`
+	By          string     `json:"by" doc:"who did it"`
+	At          *time.Time `json:"at" doc:"when"`
+	Destination string     `json:"destination" doc:"whose event it was"`
+	Seq         int64      `json:"seq" doc:"the event's number in the log"`
+	ID          string     `json:"id" doc:"its id"`
+	Type        string     `json:"type" doc:"its type"`
+	Key         string     `json:"key" doc:"its key"`
+	Reason      string     `json:"reason" doc:"why it was parked"`
+}
