@@ -59,7 +59,7 @@ type opened struct {
 // open validates the configuration and opens the database.
 func (s *session) open(needs connect.Needs, create bool) (*opened, error) {
 	c, problems := s.load()
-	problems = append(problems, connect.Validate(c, needs)...)
+	problems = problems.Add(connect.Validate(c, needs))
 	if err := problems.OrNil(); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type configCheck struct {
 
 func (cmd configCheck) Run(s *session) error {
 	c, problems := s.load()
-	problems = append(problems, connect.Validate(c, connect.Needs{Database: true, Broker: !cmd.NoBroker})...)
+	problems = problems.Add(connect.Validate(c, connect.Needs{Database: true, Broker: !cmd.NoBroker}))
 	if err := problems.OrNil(); err != nil {
 		return err
 	}

@@ -16,7 +16,12 @@ type Config struct {
 
 	keys    []*Key
 	origins map[string]Origin
+
+	incomplete bool
 }
+
+// Incomplete reports whether the file couldn't be read, so that nobody can say what isn't set.
+func (c *Config) Incomplete() bool { return c.incomplete }
 
 // Database says where the events are.
 type Database struct {

@@ -71,6 +71,7 @@ func (l *loader) readFile(path string, named Origin) {
 	data, err := ReadFile(path)
 	if err != nil {
 		l.problem("", named, err)
+		l.incomplete = true
 		return
 	}
 	var documents []*yaml.Node
@@ -82,6 +83,7 @@ func (l *loader) readFile(path string, named Origin) {
 		}
 		if err != nil {
 			place, what := yamlError(path, err)
+			l.incomplete = true
 			l.problem("", Origin{FromFile, place}, wrong{"the file isn't YAML (" + what + ")", "mend that line; YAML is indented by spaces"})
 			return
 		}
@@ -143,6 +145,7 @@ func (l *loader) readGroup(path, prefix string, group *yaml.Node) {
 			err := key.value.node(content)
 			var all several
 			if errors.As(err, &all) {
+				l.config.origins[full] = origin
 				for _, e := range all {
 					var located at
 					if errors.As(e, &located) {

@@ -12,6 +12,7 @@ type Key struct {
 	Default string // as text; empty for none
 	Kind    string // of the value, for the documentation
 
+	Also  string // a second one, of another Config
 	Field string // of the library's Config that it becomes, so that the library's problems can be told by the key's name
 
 	Secret   Secrecy
@@ -147,7 +148,7 @@ func (c *Config) table() []*Key {
 			Help: "How many events are read and not yet settled at most."},
 		{Path: "relay.bufferBytes", value: size(&r.BufferBytes), Kind: "size", Default: "64MiB", Field: "Config.BufferBytes",
 			Help: "How much data is read and not yet settled at most, roughly."},
-		{Path: "relay.windowEvents", value: integer(&r.WindowEvents), Kind: "number", Default: "1024", Field: "Config.WindowEvents",
+		{Path: "relay.windowEvents", value: integer(&r.WindowEvents), Kind: "number", Default: "1024", Field: "Config.WindowEvents", Also: "PublisherConfig.Window",
 			Help: "How many events may be sent and not yet confirmed."},
 		{Path: "relay.order", value: choice(&r.Order, "strict", "pipelined"), Kind: "strict or pipelined", Default: "strict",
 			Help: "Whether a key's next event waits for the confirm of the one before."},

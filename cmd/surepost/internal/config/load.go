@@ -25,6 +25,8 @@ type loader struct {
 	config   *Config
 	byPath   map[string]*Key
 	problems Problems
+
+	incomplete bool // the file couldn't be read
 }
 
 // Load reads the sources, those with the least precedence first. The config is valid to be shown even beside problems.
@@ -59,6 +61,7 @@ func Load(s Sources) (*Config, Problems) {
 		}
 	}
 	l.contradictions()
+	c.incomplete = l.incomplete
 	return c, l.problems
 }
 
@@ -67,9 +70,6 @@ func (l *loader) took(k *Key, origin Origin, err error) {
 	l.config.origins[k.Path] = origin
 	if err == nil {
 		return
-	}
-	if k.Secret != Public { // what is wrong quotes the value
-		err = wrong{"can't be read", "write " + k.Kind}
 	}
 	l.problem(k.Path, origin, err)
 }

@@ -19,7 +19,10 @@ func (p Problem) String() string {
 		fmt.Fprintf(&b, "%s: ", p.Origin.Place)
 	}
 	if p.Key != "" {
-		b.WriteString(p.Key + " ")
+		b.WriteString(p.Key)
+		if !strings.HasPrefix(p.Message, "[") { // of a list's item
+			b.WriteByte(' ')
+		}
 	}
 	return b.String() + p.Message + ": " + p.Remedy
 }
@@ -37,6 +40,21 @@ func (p Problems) Error() string {
 		b.WriteString("\n  " + problem.String())
 	}
 	return b.String()
+}
+
+// Add adds problems that were found later, but for those of keys of which one is known: the first has caused the second.
+func (p Problems) Add(later Problems) Problems {
+	known := map[string]bool{}
+	for _, problem := range p {
+		key, _, _ := strings.Cut(problem.Key, "[")
+		known[key] = true
+	}
+	for _, problem := range later {
+		if problem.Key == "" || !known[problem.Key] {
+			p = append(p, problem)
+		}
+	}
+	return p
 }
 
 // OrNil returns the problems as an error: nil if there are none.

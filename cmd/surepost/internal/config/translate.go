@@ -14,6 +14,11 @@ func (c *Config) Translate(err error) Problems {
 		if !ok {
 			message = e.Error()
 		}
+		for _, k := range c.keys {
+			if k.Also != "" {
+				message = regexp.MustCompile(`\b`+regexp.QuoteMeta(k.Also)+`\b`).ReplaceAllLiteralString(message, k.Field)
+			}
+		}
 		problem := Problem{Origin: Origin{Kind: FromDefault}}
 		at := len(message)
 		for _, k := range c.keys {
@@ -36,6 +41,9 @@ func (c *Config) Translate(err error) Problems {
 			}
 		}
 		message = strings.TrimPrefix(message, problem.Key)
+		if problem.Key == "broker.rules" {
+			message = strings.NewReplacer("Exchange", "exchange", "Key", "routingKey").Replace(message)
+		}
 		what, remedy, found := cutLast(message)
 		problem.Message, problem.Remedy = strings.TrimSpace(what), remedy
 		if !found {

@@ -12,7 +12,7 @@ import (
 )
 
 // value reads a key's value from text, which is how variables and flags have it, and from the file. Its errors say what is
-// wrong and then the remedy, without the value of a secret.
+// wrong and then the remedy. Those of texts and lists, which secrets are, never quote the value.
 type value interface {
 	set(texts []string) error
 	node(n *yaml.Node) error

@@ -15,6 +15,9 @@ type Needs struct{ Database, Broker bool }
 // Validate returns everything that is wrong with what the command needs, and with how the relay is set in any case.
 func Validate(c *config.Config, needs Needs) config.Problems {
 	var problems config.Problems
+	if c.Incomplete() {
+		needs = Needs{} // what isn't set may be in the file that couldn't be read
+	}
 	if needs.Database && !c.IsSet("database.url") && !c.IsSet("database.urlFile") {
 		problems = append(problems, c.Problem("database.url", "is not set",
 			"set it in the file, by SUREPOST_DATABASE_URL or by --database-url, for example postgres://user@host:5432/name"))
