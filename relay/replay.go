@@ -30,17 +30,21 @@ func (r *Relay) isReplay(ctx context.Context) error {
 		return nil
 	}
 	name := r.config.Destination
-	store, ok := r.store.(interface {
+	var all Store = r.store
+	if one, ok := all.(oneLane); ok {
+		all = one.Store
+	}
+	store, ok := all.(interface {
 		Destinations(ctx context.Context) ([]Destination, error)
 	})
 	if !ok {
-		return fmt.Errorf("relay: %w: Config.Replay is set, and a %T has no replays: use a PostgreSQL store", ErrHalt, r.store)
+		return fmt.Errorf("relay: %w: Config.Replay is set, and a %T has no replays: use a PostgreSQL store", ErrHalt, all)
 	}
-	all, err := within(ctx, store.Destinations, nil)
+	list, err := within(ctx, store.Destinations, nil)
 	if err != nil {
 		return err
 	}
-	for _, d := range all {
+	for _, d := range list {
 		switch {
 		case d.Name == name && d.Replay != nil:
 			return nil

@@ -33,7 +33,7 @@ func newDestinationStatements(c Config) destinationStatements {
     ON CONFLICT DO NOTHING RETURNING name, created_at
 ), placed AS (
     INSERT INTO ${checkpoint} (destination, lane, epoch, n, hot, snap, next)
-    SELECT name, 0, 0, 0, $2::bigint, $3::text::pg_snapshot, $4::text::xid8 FROM made WHERE $3::text <> ''
+    SELECT name, 0, 0, 0, $2::bigint, nullif($3::text, '')::pg_snapshot, nullif($4::text, '')::xid8 FROM made WHERE $3::text <> ''
 )
 SELECT created_at FROM made`),
 
