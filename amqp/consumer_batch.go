@@ -39,6 +39,9 @@ func (d *dispatcher) work(batch []*message) {
 	start := time.Now()
 	r.results, r.err = d.handle(batch)
 	r.duration = time.Since(start)
+	if hook := d.config.Hooks.OnCall; hook != nil && batch[0].broken == nil {
+		hook(HandlerCall{Queue: d.config.Queue, Event: batch[0].event, BatchSize: len(batch), Err: r.err, Duration: r.duration})
+	}
 	if r.err != nil {
 		return
 	}

@@ -17,6 +17,7 @@ type Relay struct {
 	config    Config
 	lane      Lane
 	wake      chan struct{}
+	vitals    vitals
 
 	mu      sync.Mutex
 	report  Report
@@ -44,6 +45,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	return &Relay{
 		store: store, publisher: publisher, config: config, lane: lane,
 		wake:   make(chan struct{}, 1),
+		vitals: vitals{signs: Vitals{LeaseTTL: config.LeaseTTL}},
 		report: Report{Lane: lane, Owner: config.Owner},
 	}, nil
 }
@@ -73,7 +75,7 @@ func (r *Relay) Check(ctx context.Context) error {
 // store or the broker, for as long as it takes. When ctx ends it settles what it has read, stores how far it came,
 // releases the lease and returns nil. It returns an error only if something is wrong that time doesn't mend (it
 // matches ErrHalt, and says what to do), such as tables that were not migrated.
-func (r *Relay) Run(ctx context.Context) error {
+func (r *Relay) Run(ctx context.Context) (err error) {
 	r.mu.Lock()
 	if r.running {
 		r.mu.Unlock()
@@ -81,7 +83,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	r.running = true
 	r.mu.Unlock()
+	ended := r.vitals.began(ctx)
 	defer func() {
+		ended(err)
 		r.setState(Stopped)
 		r.mu.Lock()
 		r.running = false
@@ -129,12 +133,14 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	attempt, cancel := context.WithTimeout(ctx, r.config.LeaseTTL)
 	defer cancel()
 	if _, err := within(attempt, errorOnly(r.store.Check), nil); err != nil {
+		r.vitals.store(err)
 		return err
 	}
 	asked := time.Now()
 	lease, err := within(attempt, func(ctx context.Context) (Lease, error) {
 		return r.store.Acquire(ctx, r.lane, r.config.Owner, r.config.LeaseTTL)
 	}, nil) // a lease that comes late runs out
+	r.vitals.store(err)
 	if err != nil {
 		return err
 	}
@@ -145,7 +151,7 @@ func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
 	// The lease outlives ctx for as long as it takes to settle what was read.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	keeper, held, kept := keep(life, r.store, lease, r.config.LeaseTTL, asked, func(err error) { r.failed(log, "the lease couldn't be renewed yet", err) })
+	keeper, held, kept := keep(life, r.store, lease, r.config.LeaseTTL, asked, func(err error) { r.renewed(log, err) })
 	defer func() {
 		end()
 		<-kept

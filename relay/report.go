@@ -47,13 +47,17 @@ type Report struct {
 
 	LastError   error // of the store or the broker
 	LastErrorAt time.Time
+
+	Vitals Vitals // for probes: see package relay/health
 }
 
 // Report returns how the relay stands. It may be called often.
 func (r *Relay) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.report
+	report := r.report
+	report.Vitals = r.vitals.read()
+	return report
 }
 
 func (r *Relay) update(change func(rp *Report)) {
