@@ -63,12 +63,7 @@ func (r *Relay) Wake() {
 // Call it before Run to find a wrong configuration at once: Run itself takes a server that doesn't answer for an
 // outage, and waits.
 func (r *Relay) Check(ctx context.Context) error {
-	err := r.store.Check(ctx)
-	session, e := r.publisher.Open(ctx)
-	if e != nil {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, session.Close(ctx))
+	return errors.Join(r.store.Check(ctx), r.CheckBroker(ctx))
 }
 
 // Run publishes until ctx ends: it waits for the lane's lease, holds it, and begins again after every failure of the

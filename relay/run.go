@@ -46,6 +46,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 		return err
 	}
 	r.update(func(rp *Report) { rp.Sessions++ })
+	defer r.vitals.session()()
 	if h := r.config.Hooks.OnSession; h != nil {
 		h(r.lane)
 	}

@@ -25,7 +25,9 @@ type Vitals struct {
 	LeaseTTL time.Duration
 
 	Store  Contact
-	Broker Contact // since a standby doesn't talk to the broker, At is zero until the relay has led
+	Broker Contact // of the publishing lanes: a standby doesn't talk to the broker
+
+	Sessions int // with the broker, that are open
 }
 
 // Contact is how the relay and a server stand.
@@ -75,6 +77,18 @@ func (v *vitals) heard(from *Contact, err error) {
 func (v *vitals) store(err error)  { v.heard(&v.signs.Store, err) }
 func (v *vitals) broker(err error) { v.heard(&v.signs.Broker, err) }
 
+// session notes that a session was opened, until end is called.
+func (v *vitals) session() (end func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.signs.Sessions++
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.signs.Sessions--
+	}
+}
+
 // isAnswer reports whether an error shows that the server is there.
 func isAnswer(err error) bool {
 	return errors.As(err, new(*LeaseHeldError)) || errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrHalt) || errors.Is(err, ErrRefused)
@@ -117,6 +131,16 @@ func (v *vitals) read() Vitals {
 		}
 	}
 	return signs
+}
+
+// CheckBroker verifies that the broker can be published to, as Check does: it opens a session and closes it. Package
+// relay/health lets a standby do so now and then.
+func (r *Relay) CheckBroker(ctx context.Context) error {
+	session, err := r.publisher.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return session.Close(ctx)
 }
 
 // renewed takes in what came of a renewal of the lease.
