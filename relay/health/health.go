@@ -78,8 +78,8 @@ type Verdict struct {
 
 // Condition is one thing that must hold.
 type Condition struct {
-	// Name is "running" or "deciding" of the probe for life, "running", "leading", "database", "broker" or "unblocked" of the
-	// one for readiness. It never changes.
+	// Name is "running" or "deciding", and for readiness also "leading", "database", "broker" or "unblocked". It never
+	// changes.
 	Name string `json:"name"`
 	// Destination is the relay's.
 	Destination string `json:"destination"`
@@ -122,7 +122,7 @@ func (p *Probes) Live() Verdict {
 // Ready says whether the relays do what they are there for. It doesn't wait for any server.
 func (p *Probes) Ready() Verdict {
 	return p.judge(func(of *patient, report relay.Report) []Condition {
-		return []Condition{inService(report), leading(report), database(report), of.broker(report), unblocked(report)}
+		return []Condition{inService(report), p.deciding(report), leading(report), database(report), of.broker(report), unblocked(report)}
 	})
 }
 
