@@ -29,6 +29,8 @@ type Store struct {
 	leases map[relay.Lane]*lease // by destination and index; Of is 0
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
+
+	destinations map[string]*destination
 }
 
 var (
@@ -44,6 +46,7 @@ func New() *Store {
 		locks: map[lock]*Tx{}, rows: map[string]any{},
 		records: map[record]bool{}, attempts: map[record]attempts{},
 		leases: map[relay.Lane]*lease{}, places: map[relay.Lane]place{}, parked: map[parkedAt]*relay.ParkedEvent{},
+		destinations: map[string]*destination{},
 	}
 }
 

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,7 +90,8 @@ func (v *vitals) session() (end func()) {
 
 // isAnswer reports whether an error shows that the server is there.
 func isAnswer(err error) bool {
-	return errors.As(err, new(*LeaseHeldError)) || errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrHalt) || errors.Is(err, ErrRefused)
+	return errors.As(err, new(*LeaseHeldError)) || errors.As(err, new(*LanesChangedError)) || errors.As(err, new(*OwnerTakenError)) ||
+		errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrHalt) || errors.Is(err, ErrRefused)
 }
 
 // pulse is how a lane's loop shows that it goes round.
@@ -144,12 +144,12 @@ func (r *Relay) CheckBroker(ctx context.Context) error {
 }
 
 // renewed takes in what came of a renewal of the lease.
-func (r *Relay) renewed(log *slog.Logger, err error) {
-	r.vitals.store(err)
-	if h := r.config.Hooks.OnRenew; h != nil {
-		h(r.lane, err)
+func (l *leader) renewed(err error) {
+	l.vitals.store(err)
+	if h := l.config.Hooks.OnRenew; h != nil {
+		h(l.lane, err)
 	}
 	if err != nil && !errors.Is(err, ErrLeaseLost) {
-		r.failed(log, "the lease couldn't be renewed yet", err)
+		l.failed(l.lane, l.log, "the lease couldn't be renewed yet", err)
 	}
 }

@@ -68,11 +68,17 @@ func inService(report relay.Report) Condition {
 
 func leading(report relay.Report) Condition {
 	const name = "leading"
-	switch report.State {
-	case relay.Leading:
-		return condition(name, true, "leads %s, epoch %d", report.Lane, report.Epoch)
-	case relay.Standby:
-		return condition(name, true, "stands by for %s", report.Lane)
+	led := 0
+	for _, l := range report.Lanes {
+		if l.State == relay.Leading {
+			led++
+		}
+	}
+	switch {
+	case led > 0:
+		return condition(name, true, "leads %d of %d lanes", led, len(report.Lanes))
+	case report.State == relay.Standby && len(report.Lanes) > 0:
+		return condition(name, true, "stands by for %d lanes", len(report.Lanes))
 	}
 	return condition(name, false, "neither leads nor stands by yet")
 }

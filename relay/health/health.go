@@ -131,7 +131,7 @@ func (p *Probes) judge(conditions func(*patient, relay.Report) []Condition) Verd
 	for _, of := range p.relays {
 		report := of.relay.Report()
 		for _, c := range conditions(of, report) {
-			c.Destination = report.Lane.Destination
+			c.Destination = report.Destination
 			verdict.OK = verdict.OK && c.OK
 			verdict.Conditions = append(verdict.Conditions, c)
 		}

@@ -50,6 +50,15 @@ func (d *database) answer(ctx context.Context) error {
 
 func (d *database) Check(ctx context.Context) error { return d.answer(ctx) }
 
+func (d *database) Join(
+	ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration,
+) (relay.Membership, error) {
+	if err := d.answer(ctx); err != nil {
+		return relay.Membership{}, err
+	}
+	return d.Store.Join(ctx, destination, owner, instance, lanes, ttl)
+}
+
 func (d *database) Acquire(ctx context.Context, lane relay.Lane, owner string, ttl time.Duration) (relay.Lease, error) {
 	if err := d.answer(ctx); err != nil {
 		return relay.Lease{}, err

@@ -71,7 +71,7 @@ func Relay(to prometheus.Registerer) relay.Hooks {
 		OnBlocked: func(lane relay.Lane, blocked bool, _ string) { m.blocked.set(m.of(lane).labels, blocked) },
 		OnSession: func(lane relay.Lane) { m.of(lane).sessions.Inc() },
 		OnRenew:   m.onRenew,
-		OnError:   func(lane relay.Lane, _ error) { m.of(lane).errors.Inc() },
+		OnError:   func(lane relay.Lane, _ error) { m.errors.WithLabelValues(lane.Destination, index(lane)).Inc() },
 	}
 }
 
@@ -99,7 +99,13 @@ type laneMetrics struct {
 
 type laneLabels struct{ destination, lane string }
 
-func index(lane relay.Lane) string { return strconv.Itoa(lane.Index) }
+// index returns the label of a lane; "" where the relay as a whole is meant.
+func index(lane relay.Lane) string {
+	if lane.Of == 0 {
+		return ""
+	}
+	return strconv.Itoa(lane.Index)
+}
 
 // of returns the metrics of a lane. All of them are there from then on, at zero, so that a rate sees their first
 // increase.
