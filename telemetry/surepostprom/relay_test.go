@@ -95,6 +95,7 @@ func (s *station) writeIn(tx *memstore.Tx, keys ...string) error {
 
 func (s *station) wants(when string, want samples) {
 	s.t.Helper()
+	synctest.Wait()
 	gather(s.t, s.all).wants(s.t, when, want)
 }
 
@@ -177,6 +178,7 @@ func TestTheRelaysMetricsMoveByWhatHappens(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		s.store.failWith(nil)
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if s.store.failed.Load() == 0 || s.store.renewals.Load() < 20 {
 			t.Fatalf("%d of %d renewals failed, so that this test shows nothing", s.store.failed.Load(), s.store.renewals.Load())
 		}
