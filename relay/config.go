@@ -136,6 +136,15 @@ type Hooks struct {
 	// OnError: the store or the broker failed; the relay begins again from its checkpoint. What concerns no single lane
 	// comes with a lane whose Of is 0.
 	OnError func(lane Lane, err error)
+	// OnSettled: the broker has told what became of events, in the order of sending. The slice is the relay's: keep none
+	// of it.
+	OnSettled func(lane Lane, settled []Settled)
+	// OnRead: a read of the log has returned events, of which stragglers had committed late (Page.Stragglers).
+	OnRead func(lane Lane, events, stragglers int)
+	// OnSession: a session with the broker was opened.
+	OnSession func(lane Lane)
+	// OnRenew: the lease was renewed (nil), or couldn't be. ErrLeaseLost says that it never will be.
+	OnRenew func(lane Lane, err error)
 }
 
 func (c Config) withDefaults() Config {

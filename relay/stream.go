@@ -68,6 +68,7 @@ type item struct {
 	chain      *chain // nil without a key
 	prev, next *item  // of the chain
 	wakeAt     time.Time
+	sentAt     time.Time
 	freed      bool   // a suspect that is to be held back no more
 	refusal    string // why it can never be published
 }
@@ -181,7 +182,7 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 			s.hold(it)
 			continue
 		}
-		it.state = flying
+		it.state, it.sentAt = flying, now
 		if it.chain != nil {
 			it.chain.flying++
 		}
