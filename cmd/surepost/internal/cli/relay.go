@@ -32,12 +32,12 @@ func (cmd relayCommand) Run(s *session) error {
 			return err
 		}
 	}
-	served := newServed(db)
+	served := newServed(db, logger)
 	r, err := relay.New(db.Store, connect.NewPublisher(db.config, logger, connect.Target{}), connect.RelayConfig(db.config, logger, served.hooks()))
 	if err != nil {
 		return err
 	}
-	stop, err := served.start(s.ctx, db.config.HTTP.Listen, r, logger)
+	stop, err := served.start(s.ctx, db.config.HTTP.Listen, r)
 	if err != nil {
 		return err
 	}

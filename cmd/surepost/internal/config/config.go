@@ -72,6 +72,7 @@ func (t TLS) IsSet() bool { return t != TLS{} }
 type Relay struct {
 	Destination        string
 	Owner              string
+	Lanes              int
 	LeaseTTL           time.Duration
 	PageEvents         int
 	BufferEvents       int

@@ -140,6 +140,8 @@ func (c *Config) table() []*Key {
 			Help: "The destination: relays of one destination share its work."},
 		{Path: "relay.owner", value: text(&r.Owner), Kind: "text", Field: "Config.Owner",
 			Help: "This relay's name, unlike any other's. Default: host name, process id and a random part."},
+		{Path: "relay.lanes", value: integer(&r.Lanes), Kind: "number", Default: "1", Field: "Config.Lanes",
+			Help: "How many lanes the destination gets if it is new; surepost destinations lanes changes those of one that is there."},
 		{Path: "relay.leaseTTL", value: duration(&r.LeaseTTL), Kind: "duration", Default: "15s", Field: "Config.LeaseTTL",
 			Help: "How long a relay that died keeps its lanes from the others."},
 		{Path: "relay.pageEvents", value: integer(&r.PageEvents), Kind: "number", Default: "250", Field: "Config.PageEvents",

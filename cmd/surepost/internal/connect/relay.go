@@ -11,7 +11,7 @@ import (
 func RelayConfig(c *config.Config, logger *slog.Logger, hooks relay.Hooks) relay.Config {
 	r := c.Relay
 	made := relay.Config{
-		Destination: r.Destination, Owner: r.Owner, LeaseTTL: r.LeaseTTL,
+		Destination: r.Destination, Owner: r.Owner, Lanes: r.Lanes, LeaseTTL: r.LeaseTTL,
 		BufferBytes: r.BufferBytes, WindowEvents: r.WindowEvents,
 		PollBusy: r.PollBusy, PollIdle: r.PollIdle, CheckpointInterval: r.CheckpointInterval,
 		UnroutableTries: r.UnroutableTries, BackoffMin: r.BackoffMin, BackoffMax: r.BackoffMax,
