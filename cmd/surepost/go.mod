@@ -7,9 +7,11 @@ require (
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/surepost/surepost v0.0.0
+	github.com/surepost/surepost/harness v0.0.0
+	github.com/surepost/surepost/telemetry v0.0.0
 	go.yaml.in/yaml/v4 v4.0.0
 	golang.org/x/term v0.47.0
-	modernc.org/sqlite v1.62.0
+	modernc.org/sqlite v1.61.1
 )
 
 require (
@@ -35,4 +37,5 @@ require (
 replace (
 	github.com/surepost/surepost => ../../
 	github.com/surepost/surepost/harness => ../../harness
+	github.com/surepost/surepost/telemetry => ../../telemetry
 )
