@@ -103,7 +103,7 @@ log: {level: debug, levl: x}
 		file + ":23: unknown key log.levl: did you mean log.level?",
 		"SUREPOST_RELAY_PAGE_EVENT: unknown variable: did you mean SUREPOST_RELAY_PAGE_EVENTS?",
 		`SUREPOST_RELAY_UNROUTABLE_TRIES: relay.unroutableTries is "many": write a whole number`,
-		"--relay-poll-busy: relay.pollBusy is -1s: use a positive duration",
+		"--relay-poll-busy: relay.pollBusy is -1s: use a positive duration, or leave it out",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it isn't told that\n  %s\nbut\n%s", want, got)

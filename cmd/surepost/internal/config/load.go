@@ -26,14 +26,15 @@ type loader struct {
 	byPath   map[string]*Key
 	problems Problems
 
-	incomplete bool // the file couldn't be read
+	refused    map[string]bool // keys whose values couldn't be read
+	incomplete bool            // the file couldn't be read
 }
 
 // Load reads the sources, those with the least precedence first. The config is valid to be shown even beside problems.
 func Load(s Sources) (*Config, Problems) {
 	c := &Config{origins: map[string]Origin{}}
 	c.keys = c.table()
-	l := &loader{config: c, byPath: map[string]*Key{}}
+	l := &loader{config: c, byPath: map[string]*Key{}, refused: map[string]bool{}}
 	for _, k := range c.keys {
 		l.byPath[k.Path] = k
 		if k.Default != "" {
@@ -71,6 +72,7 @@ func (l *loader) took(k *Key, origin Origin, err error) {
 	if err == nil {
 		return
 	}
+	l.refused[k.Path] = true
 	l.problem(k.Path, origin, err)
 }
 
@@ -147,8 +149,12 @@ func (l *loader) contradictions() {
 			wrong{"is set without a password", "set broker.passwordFile or broker.password too"})
 	}
 	for _, k := range c.keys {
-		if k.Kind == "duration" && strings.HasPrefix(k.value.String(), "-") {
-			l.problem(k.Path, c.Origin(k.Path), wrong{"is " + k.value.String(), "use a positive duration"})
+		if k.Kind != "duration" && k.Kind != "number" && k.Kind != "size" || !c.IsSet(k.Path) || l.refused[k.Path] {
+			continue
+		}
+		// The library takes 0 for its default, which isn't what somebody means who writes it.
+		if v := k.value.String(); strings.HasPrefix(v, "-") || v == "0" || v == "0s" || v == "0B" {
+			l.problem(k.Path, c.Origin(k.Path), wrong{"is " + v, "use a positive " + k.Kind + ", or leave it out for the default"})
 		}
 	}
 }
