@@ -106,7 +106,26 @@ func TestTheLanesOfARelayShareItsRate(t *testing.T) {
 	})
 }
 
-// The relay's rate is that of the events it sends, over a whole run.
+// Looking for something to send in vain costs nothing of the rate.
+func TestAfterAPauseAnEventGoesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := quiet()
+		config := testConfig("a")
+		config.MaxEventsPerSecond = 1
+		_, stop := start(t, store, broker, config)
+		defer stop()
+		for n := range 10 {
+			time.Sleep(10*time.Second + time.Duration(n)*100*time.Millisecond)
+			store.commit("")
+			time.Sleep(300 * time.Millisecond) // to be found by a poll
+			if len(broker.taken) != n+1 {
+				t.Fatalf("%d events were taken, want %d", len(broker.taken), n+1)
+			}
+		}
+	})
+}
+
+// The relay's rate is that of the events it sends, over a whole run, and be it that each waits for the one before.
 func TestEventsAreSentAtTheRate(t *testing.T) {
 	for _, rate := range []int{7, 100, 2000} {
 		synctest.Test(t, func(t *testing.T) {
@@ -114,7 +133,7 @@ func TestEventsAreSentAtTheRate(t *testing.T) {
 			store.replays = func(*Entry) bool { return true }
 			total := rate * 20
 			for range total {
-				store.commit("")
+				store.commit(map[bool]string{true: "one key's"}[rate == 100])
 			}
 			config := testConfig("a")
 			config.MaxEventsPerSecond = rate

@@ -119,9 +119,9 @@ const selectArgs = windowArgs + 2
 // countStatement returns the statement that counts a window's events by type, after a row with the window's last number.
 func (c Config) countStatement(conditions string) string {
 	return c.expand(window + `
-SELECT '' AS type, last AS n FROM w
+SELECT 0 AS arm, '' AS type, last AS n FROM w
 UNION ALL (
-SELECT type, count(*) FROM ${outbox} WHERE ` + inWindow + conditions + ` GROUP BY type)`)
+SELECT 1, type, count(*) FROM ${outbox} WHERE ` + inWindow + conditions + ` GROUP BY type)`)
 }
 
 // selection reads a part of the log, window by window.
@@ -258,12 +258,12 @@ func countWindow(ctx context.Context, q Querier, statement string, args []any, c
 	}
 	defer rows.Close()
 	for rows.Next() {
+		var arm, n int64
 		var typ string
-		var n int64
-		if err := rows.Scan(&typ, &n); err != nil {
+		if err := rows.Scan(&arm, &typ, &n); err != nil {
 			return 0, err
 		}
-		if typ == "" { // no event's
+		if arm == 0 {
 			last = n
 			continue
 		}

@@ -137,11 +137,11 @@ type storedFilter struct {
 
 func encodeFilter(f relay.EventFilter) (string, error) {
 	s := storedFilter{Types: f.Types, Keys: f.Keys, Sources: f.Sources, IDs: f.IDs, CorrelationID: f.CorrelationID}
-	if !f.Since.IsZero() {
-		s.Since = &f.Since
+	if since := f.Since.UTC(); !since.IsZero() {
+		s.Since = &since
 	}
-	if !f.Until.IsZero() {
-		s.Until = &f.Until
+	if until := f.Until.UTC(); !until.IsZero() {
+		s.Until = &until
 	}
 	text, err := json.Marshal(s)
 	return string(text), err
