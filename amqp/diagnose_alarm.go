@@ -23,7 +23,13 @@ func (d *visit) alarm(ctx context.Context) {
 		d.unknown("alarm", "", err)
 		return
 	}
-	defer l.raw.Close() // a broker that is blocked answers no good-bye
+	answers := false
+	defer func() {
+		if answers {
+			hangUp(ctx, l)
+		}
+		l.raw.Close() // a broker that is blocked answers no good-bye
+	}()
 	blocked := l.NotifyBlocked(make(chan amqp091.Blocking, 1))
 	ch, err := l.channel(ctx)
 	if err != nil {
@@ -45,8 +51,10 @@ func (d *visit) alarm(ctx context.Context) {
 		d.add("broker-blocked", diagnosis.Critical, l.node.redacted, "it takes no messages: "+b.Reason+". Events wait in the database, and are published when the alarm is over",
 			"see which alarm it is (rabbitmq-diagnostics alarms), free memory or disk, or drain the queues that fill it")
 	case <-returned:
+		answers = true
 		d.good("alarm", l.node.redacted, "it takes messages")
 	case refused := <-closed:
+		answers = true
 		if refused == nil || refused.Code != amqp091.AccessRefused {
 			d.unknown("alarm", l.node.redacted, fmt.Errorf("the message wasn't taken: %v", refused))
 			return
