@@ -29,6 +29,11 @@ type Store struct {
 	leases map[relay.Lane]*lease // by destination and index; Of is 0
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
+
+	written       int64        // the last number given to a delayed event
+	schedule      []*scheduled // in the order of becoming due
+	actions       []relay.ParkedAction
+	cancellations []relay.Cancellation
 }
 
 var (
