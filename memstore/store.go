@@ -34,6 +34,8 @@ type Store struct {
 	schedule      []*scheduled // in the order of becoming due
 	actions       []relay.ParkedAction
 	cancellations []relay.Cancellation
+
+	destinations map[string]*destination
 }
 
 var (
@@ -49,6 +51,7 @@ func New() *Store {
 		locks: map[lock]*Tx{}, rows: map[string]any{},
 		records: map[record]bool{}, attempts: map[record]attempts{},
 		leases: map[relay.Lane]*lease{}, places: map[relay.Lane]place{}, parked: map[parkedAt]*relay.ParkedEvent{},
+		destinations: map[string]*destination{},
 	}
 }
 

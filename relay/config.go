@@ -16,12 +16,19 @@ type Config struct {
 	// destinations. Default "default".
 	Destination string
 
+	// Lanes is how many lanes the destination gets if it is new; one that is there keeps its own, which SetLanes of the
+	// store changes. The lanes are shared out among all relays of the destination, and each has a connection to the
+	// database, a session with the broker and a reader of the log. Default 1: one lane publishes many thousand events a
+	// second. 1 to MaxLanes; more than 1 needs a store that is a LaneStore.
+	Lanes int
+
 	// Owner names this relay in the lease. It must be unique among all relays. Default: host name, process id and a
 	// random part.
 	Owner string
 
-	// LeaseTTL is how long a relay that died keeps its lane from the others. It is renewed at a third of it. Default
-	// 15 s: short enough for people, long enough that a pause of the database or the process doesn't change owners.
+	// LeaseTTL is how long a relay that died keeps its lanes from the others: they take them over when the lease has run
+	// out, and was seen so for another two fifths of it without a renewal, so that a clock that jumped or a database that
+	// was away doesn't cost everybody his lanes. It is renewed at a third of it. Default 15 s: short enough for people, long enough that a pause of the database or the process doesn't change owners.
 	// At least 1 s.
 	LeaseTTL time.Duration
 
@@ -104,7 +111,7 @@ const (
 
 // Hooks are called as things happen, from the relay's own goroutines: they must return quickly. Any may be nil.
 type Hooks struct {
-	// OnState: the relay has become Standby, Leading or Stopped.
+	// OnState: of this lane, the relay has become Standby, Leading or Stopped.
 	OnState func(lane Lane, state State)
 	// OnPublished: a batch of events was confirmed.
 	OnPublished func(lane Lane, events int)
@@ -114,7 +121,8 @@ type Hooks struct {
 	OnRetry func(lane Lane, entry Entry, outcome Outcome)
 	// OnBlocked: the broker asked to send nothing, or allowed it again.
 	OnBlocked func(lane Lane, blocked bool, reason string)
-	// OnError: the store or the broker failed; the relay begins again from its checkpoint.
+	// OnError: the store or the broker failed; the relay begins again from its checkpoint. What concerns no single lane
+	// comes with a lane whose Of is 0.
 	OnError func(lane Lane, err error)
 }
 
@@ -124,6 +132,7 @@ func (c Config) withDefaults() Config {
 		host, _ := os.Hostname() // an empty name does no harm: the random part makes it unique
 		c.Owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), surepost.NewID()[24:])
 	}
+	def(&c.Lanes, 1)
 	def(&c.LeaseTTL, 15*time.Second)
 	def(&c.PageEvents, 250)
 	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
@@ -157,6 +166,7 @@ func (c Config) validate() error {
 		}
 	}
 	check(len(c.Destination) <= surepost.MaxNameBytes, "Destination is %d bytes long, the limit is %d: shorten it", len(c.Destination), surepost.MaxNameBytes)
+	check(c.Lanes >= 1 && c.Lanes <= MaxLanes, "Lanes is %d: use 1 to %d", c.Lanes, MaxLanes)
 	check(c.LeaseTTL >= time.Second, "LeaseTTL is %v: use at least 1s, or a pause of the database would change the lane's owner", c.LeaseTTL)
 	check(c.PageEvents >= 1 && c.PageEvents <= 10_000, "PageEvents is %d: use 1 to 10000", c.PageEvents)
 	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)

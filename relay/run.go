@@ -16,7 +16,7 @@ const closeTimeout = 2 * time.Second
 
 // run opens the log and a session and publishes until one of them fails, the lease is lost (held ends), or stop ends
 // and what was read is settled.
-func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
+func (r *leader) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
 	// Everything of this run ends with it, and nothing begins after stop.
 	ctx, cancel := context.WithCancelCause(held)
 	defer cancel(nil)
@@ -42,7 +42,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	if err != nil {
 		return err
 	}
-	r.update(func(rp *Report) { rp.Sessions++ })
+	r.update(func(rp *LaneReport) { rp.Sessions++ })
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // in good order it was closed before
 		defer cancel()
@@ -64,7 +64,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 // pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log
 // belongs to the clerk.
 type pump struct {
-	relay    *Relay
+	relay    *leader
 	keeper   *keeper
 	suspects *suspects
 	log      *slog.Logger
@@ -86,6 +86,7 @@ type pump struct {
 	storing       bool
 	storedAt      time.Time
 	pending       settlement // taken off the stream, not stored yet
+	passed        Position   // all that was read before it is settled, and was taken off the stream; nil for none
 	releasedAt    time.Time
 	draining      bool // stop has ended: nothing more is read
 	drainDeadline time.Time
@@ -176,6 +177,9 @@ func (p *pump) ask(now time.Time) {
 	config := &p.relay.config
 	if !p.storing {
 		p.pending = p.pending.join(p.stream.settled())
+		if p.passed != nil && now.Sub(p.storedAt) >= passedEvery {
+			p.pass()
+		}
 		if !p.pending.empty() && (p.pending.urgent() || now.Sub(p.storedAt) >= config.CheckpointInterval) {
 			p.store(now)
 		}
@@ -192,6 +196,15 @@ func (p *pump) ask(now time.Time) {
 		p.reading, p.woken = true, false
 		p.clerk.read(p.limit())
 	}
+}
+
+// passedEvery is how often a lane without events stores how far it has looked, where others have some: retention goes no
+// further than the lane furthest behind, and new lanes begin there.
+const passedEvery = 5 * time.Second
+
+// pass adds to what is to be stored how far the lane has looked.
+func (p *pump) pass() {
+	p.pending, p.passed = p.pending.join(settlement{at: p.passed}), nil
 }
 
 // store gives the clerk what was settled.
@@ -260,11 +273,14 @@ func (p *pump) settle(batch []Outcome) error {
 		}
 		p.suspects.settled(entry.Seq)
 	}
-	p.relay.update(func(rp *Report) {
+	p.relay.update(func(rp *LaneReport) {
 		rp.Published += int64(confirmed)
 		rp.Retries += int64(retries)
 		rp.InFlight, rp.Open = len(p.stream.flying), p.stream.open
 	})
+	if confirmed > 0 {
+		p.relay.failing.Store(false)
+	}
 	if h := p.relay.config.Hooks.OnPublished; h != nil && confirmed > 0 {
 		h(p.relay.lane, confirmed)
 	}
@@ -290,7 +306,11 @@ func (p *pump) take(result clerkResult) error {
 			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
 		}
 		p.exhausted = !result.page.Full
+		if p.passed = nil; p.relay.lane.Of > 1 && len(p.stream.pages) == 0 {
+			p.passed = result.page.After
+		}
 		if p.exhausted && p.stream.open == 0 {
+			p.relay.failing.Store(false)
 			p.suspects.clear() // whatever was in flight has been settled, or isn't there any more
 		}
 		switch {
@@ -304,7 +324,7 @@ func (p *pump) take(result clerkResult) error {
 			p.readAt = now.Add(p.poll)
 			p.poll = min(p.poll*5/4, p.relay.config.PollIdle)
 		}
-		p.relay.update(func(rp *Report) {
+		p.relay.update(func(rp *LaneReport) {
 			rp.Reads++
 			rp.Stragglers += int64(result.page.Stragglers)
 			rp.Open = p.stream.open
@@ -322,7 +342,7 @@ func (p *pump) take(result clerkResult) error {
 		if len(result.stored.keys) > 0 { // more of these keys may have been waiting
 			p.releasedAt = time.Time{}
 		}
-		p.relay.update(func(rp *Report) { rp.CaughtUp = p.exhausted && p.stream.open == 0 })
+		p.relay.update(func(rp *LaneReport) { rp.CaughtUp = p.exhausted && p.stream.open == 0 })
 	}
 	return nil
 }
@@ -335,7 +355,7 @@ func (p *pump) noteParked(s settlement) {
 		}
 	}
 	if len(s.parked) > 0 {
-		p.relay.update(func(rp *Report) { rp.Parked += int64(len(s.parked)) })
+		p.relay.update(func(rp *LaneReport) { rp.Parked += int64(len(s.parked)) })
 	}
 }
 
@@ -344,7 +364,7 @@ func (p *pump) noteBlocked(blocked bool, reason string) {
 		return
 	}
 	p.blocked = blocked
-	p.relay.update(func(rp *Report) { rp.Blocked, rp.BlockedReason = blocked, reason })
+	p.relay.update(func(rp *LaneReport) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if blocked {
 		p.log.Warn("the broker asked to send nothing", "reason", reason)
 	} else {
@@ -386,6 +406,9 @@ func (p *pump) flush(ctx context.Context) error {
 	for {
 		if !p.storing {
 			p.pending = p.pending.join(p.stream.settled())
+			if p.passed != nil {
+				p.pass()
+			}
 			if p.pending.empty() {
 				return nil
 			}

@@ -12,9 +12,6 @@ import (
 
 // Open implements relay.Store.
 func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
-	if lease.Lane.Of != 1 {
-		return nil, fmt.Errorf("sqlstore: %w: lane %s: several lanes are not supported yet: use one", relay.ErrHalt, lease.Lane)
-	}
 	conn, err := e.Dial(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +100,7 @@ const (
 // Read implements relay.Log.
 func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 	if l.limit != limit {
-		l.limit, l.statement = limit, l.engine.config.readStatement(limit)
+		l.limit, l.statement = limit, l.engine.config.readStatement(l.lease.Lane, limit)
 	}
 	seen, stragglers, fresh, err := l.query(ctx)
 	if err != nil {
@@ -155,6 +152,11 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 			}
 			if s.next, err = strconv.ParseUint(r.typ, 10, 64); err != nil {
 				return seen{}, nil, nil, err
+			}
+			if r.source != "" {
+				if s.bound, err = strconv.ParseInt(r.source, 10, 64); err != nil {
+					return seen{}, nil, nil, err
+				}
 			}
 			continue
 		}
