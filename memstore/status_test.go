@@ -49,7 +49,7 @@ func TestTheStatusTellsWhatIsLeftToPublish(t *testing.T) {
 		got.LanesStatus[0].Expires <= 0 || got.LanesStatus[0].Epoch != lease.Epoch {
 		t.Errorf("after the first: %+v", got)
 	}
-	if _, err := store.RetryParked(ctx, relay.ParkedFilter{}); err != nil {
+	if _, err := store.RetryParked(ctx, relay.ParkedFilter{}, "me"); err != nil {
 		t.Fatal(err)
 	}
 	if got := status(); got.Parked != 1 || got.ParkedKeys != 0 {

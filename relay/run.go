@@ -147,7 +147,7 @@ func (p *pump) send(ctx context.Context, now time.Time) error {
 	for len(p.stream.flying) < p.window {
 		tag, entry := p.stream.next(now)
 		if entry == nil {
-			return nil
+			return p.stream.halted
 		}
 		if err := p.session.Send(ctx, tag, entry); err != nil {
 			if cause := p.session.Err(); cause != nil {
@@ -284,7 +284,7 @@ func (p *pump) settle(batch []Outcome) error {
 	if h := p.relay.config.Hooks.OnPublished; h != nil && confirmed > 0 {
 		h(p.relay.lane, confirmed)
 	}
-	return nil
+	return p.stream.halted
 }
 
 // take takes in what the clerk has done.
