@@ -43,6 +43,10 @@ var pooledTests = map[string]func(*testing.T){
 	"ReopeningALogKeepsTheNewestCheckpoint":     TestReopeningALogKeepsTheNewestCheckpoint,
 	"ReadsStayFlat":                             TestReadsStayFlat,
 	"LockKeysMakesWritersOfAKeyWait":            TestLockKeysMakesWritersOfAKeyWait,
+	"AReplayPublishesWhatItsFilterSelects":      TestAReplayPublishesWhatItsFilterSelects,
+	"WhatCommitsLateIsNoPartOfAReplay":          TestWhatCommitsLateIsNoPartOfAReplay,
+	"AReplayIsDoneWithItsLastLane":              TestAReplayIsDoneWithItsLastLane,
+	"TheLastDestinationStaysWhoeverRemovesIt":   TestTheLastDestinationStaysWhoeverRemovesIt,
 }
 
 // The whole suite for pgx holds through pgbouncer in transaction mode: without prepared statements, and with them where

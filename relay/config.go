@@ -32,13 +32,25 @@ type Config struct {
 	// At least 1 s.
 	LeaseTTL time.Duration
 
+	// Replay says that the destination is a replay, made by the store's CreateReplay: Run publishes what is left of it and
+	// returns. If there is no such replay (any more), Run halts instead of making a destination of that name, which
+	// would begin at the log's beginning. Default false; a relay that finds a replay there all the same ends with it,
+	// too.
+	Replay bool
+
+	// MaxEventsPerSecond is the most that the relay sends, all lanes and repetitions included, evenly: no more than a tenth
+	// of a second's share at once. For replays, which consumers would otherwise feel, and brokers that are others'
+	// as well. Default 0: no limit.
+	MaxEventsPerSecond int
+
 	// PageEvents is how many events one read of the log returns at most. Default 250: progress is stored by pages, so
 	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to
-	// 10,000.
+	// 10,000. With MaxEventsPerSecond the default is at most a quarter of a second's share.
 	PageEvents int
 
 	// BufferEvents is how many events are read and not yet settled at most. Default 4000, and at least four pages, so
-	// that keys behind a slow one still find others' events to send.
+	// that keys behind a slow one still find others' events to send. With MaxEventsPerSecond the default is at most a
+	// second's share, and at least four pages: what was read is sent before a relay stops.
 	BufferEvents int
 
 	// BufferBytes is how much data (Event.Data) is read and not yet settled, at most and roughly: pages become smaller
@@ -138,6 +150,10 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.Lanes, 1)
 	def(&c.LeaseTTL, 15*time.Second)
+	if c.MaxEventsPerSecond > 0 {
+		def(&c.PageEvents, min(250, max(1, c.MaxEventsPerSecond/4)))
+		def(&c.BufferEvents, max(min(4000, c.MaxEventsPerSecond), 4*c.PageEvents))
+	}
 	def(&c.PageEvents, 250)
 	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
 	def(&c.BufferBytes, 64<<20)
@@ -172,6 +188,8 @@ func (c Config) validate() error {
 	check(len(c.Destination) <= surepost.MaxNameBytes, "Destination is %d bytes long, the limit is %d: shorten it", len(c.Destination), surepost.MaxNameBytes)
 	check(c.Lanes >= 1 && c.Lanes <= MaxLanes, "Lanes is %d: use 1 to %d", c.Lanes, MaxLanes)
 	check(c.LeaseTTL >= time.Second, "LeaseTTL is %v: use at least 1s, or a pause of the database would change the lane's owner", c.LeaseTTL)
+	check(!c.Replay || c.Destination != DefaultDestination, "Replay is set, and Destination isn't: name the replay")
+	check(c.MaxEventsPerSecond >= 0, "MaxEventsPerSecond is %d: use a positive number, or 0 for no limit", c.MaxEventsPerSecond)
 	check(c.PageEvents >= 1 && c.PageEvents <= 10_000, "PageEvents is %d: use 1 to 10000", c.PageEvents)
 	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)
 	check(c.BufferBytes >= 1<<20, "BufferBytes is %d: use at least 1 MiB (1048576)", c.BufferBytes)

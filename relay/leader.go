@@ -60,7 +60,7 @@ func (l *leader) lead(ctx, life context.Context) error {
 			return nil
 		case held.Err() != nil:
 			return context.Cause(held)
-		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost):
+		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost), errors.Is(err, errDone):
 			return err
 		}
 		l.failed(l.lane, l.log, "beginning again from the checkpoint", err)

@@ -60,7 +60,8 @@ type Replay struct {
 	DoneAt    time.Time // zero: it isn't done
 }
 
-// HeaderReplay is the header that a replayed event carries, with the name of the replay's destination.
+// HeaderReplay is the header that a replayed event carries, with the name of the replay's destination. Consumers find it
+// among Event.Headers.
 const HeaderReplay = "surepost-replay"
 
 // OutboxStatus is how a store's outbox stands: what an operator looks at first. It is read without a lock and costs some index

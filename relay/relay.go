@@ -18,6 +18,7 @@ type Relay struct {
 	store     LaneStore
 	publisher Publisher
 	config    Config
+	pace      *pace
 	instance  string // tells this relay from others of its name
 
 	mu      sync.Mutex
@@ -26,6 +27,7 @@ type Relay struct {
 	of      int // lanes of the destination, 0 until that is known
 	lanes   map[Lane]*LaneReport
 	last    failure
+	done    bool // all lanes have come to the end of their log
 }
 
 // New returns a relay from the store to the publisher.
@@ -55,7 +57,8 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	}
 	return &Relay{
 		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
-		led: map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
+		pace: newPace(config.MaxEventsPerSecond),
+		led:  map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
 	}, nil
 }
 
@@ -87,8 +90,9 @@ func (r *Relay) Check(ctx context.Context) error {
 // Run publishes until ctx ends: it takes its share of the destination's lanes, gives some back as other relays come, takes
 // over those of relays that died, and begins again after every failure of the store or the broker, for as long as it
 // takes. When ctx ends it settles what it has read, stores how far it came, releases the leases and returns nil. It
-// returns an error only if something is wrong that time doesn't mend (it matches ErrHalt, and says what to do), such as
-// tables that were not migrated, or another relay of its name.
+// also returns nil when the destination is a replay, and all of it was published or parked (Report.Done). It returns an
+// error only if something is wrong that time doesn't mend (it matches ErrHalt, and says what to do), such as tables that
+// were not migrated, or another relay of its name.
 func (r *Relay) Run(ctx context.Context) error {
 	r.mu.Lock()
 	if r.running {

@@ -47,6 +47,7 @@ type Report struct {
 	InFlight int  // sent, not confirmed
 	Open     int  // read, not settled
 	CaughtUp bool // it leads, and so are all lanes that it leads
+	Done     bool // the destination's log has ended, as a replay's does, in all of its lanes
 
 	Blocked       bool // the broker asked to send nothing
 	BlockedReason string
@@ -77,7 +78,7 @@ type LaneReport struct {
 func (r *Relay) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := Report{Destination: r.config.Destination, Owner: r.config.Owner, LastError: r.last.err, LastErrorAt: r.last.at}
+	all := Report{Destination: r.config.Destination, Owner: r.config.Owner, LastError: r.last.err, LastErrorAt: r.last.at, Done: r.done}
 	leading, caughtUp := 0, 0
 	for lane, l := range r.lanes {
 		if lane.Of == r.of {

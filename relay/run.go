@@ -77,11 +77,15 @@ type pump struct {
 	poll         time.Duration // the next wait for news
 	blocked      bool          // the broker wants nothing, as last told
 	heldSince    time.Time     // nothing but held entries is left to be sent
+	pacedUntil   time.Time     // more could be sent, and must wait until then for the rate's sake
 
 	reading       bool
 	woken         bool // since the last read was asked for
 	logFailed     bool // the log is of no use any more
 	exhausted     bool // the last read left nothing
+	ended         bool // the last read found the log's end
+	lastLook      bool // for released events is under way, with nothing else left to be done
+	done          bool // it found none
 	readAt        time.Time
 	storing       bool
 	storedAt      time.Time
@@ -106,6 +110,10 @@ func (p *pump) loop(ctx, stop context.Context) error {
 			return err
 		}
 		p.reconsider(now)
+		if p.done {
+			p.drainDeadline = now.Add(p.relay.config.ShutdownTimeout)
+			return errors.Join(errDone, p.finish(ctx))
+		}
 		p.ask(now)
 		if p.draining && (p.drained() || !now.Before(p.drainDeadline)) {
 			return p.finish(ctx)
@@ -139,14 +147,24 @@ func (p *pump) loop(ctx, stop context.Context) error {
 	}
 }
 
+// errDone says that the log has ended and everything before its end is settled.
+var errDone = errors.New("relay: the log has ended")
+
 // send hands over what may be sent.
 func (p *pump) send(ctx context.Context, now time.Time) error {
+	p.pacedUntil = time.Time{}
 	if blocked, _, _ := p.session.Blocked(); blocked {
 		return nil
 	}
 	for len(p.stream.flying) < p.window {
+		allowed, again := p.relay.pace.take(now)
+		if !allowed {
+			p.pacedUntil = again
+			return nil
+		}
 		tag, entry := p.stream.next(now)
 		if entry == nil {
+			p.relay.pace.giveBack()
 			return p.stream.halted
 		}
 		if err := p.session.Send(ctx, tag, entry); err != nil {
@@ -187,12 +205,13 @@ func (p *pump) ask(now time.Time) {
 	if p.draining || p.reading {
 		return
 	}
-	if now.Sub(p.releasedAt) >= releasedEvery && !p.stream.releasing() {
-		p.reading, p.releasedAt = true, now
+	nothingLeft := p.ended && !p.storing && p.pending.empty() && len(p.stream.pages) == 0
+	if (nothingLeft || now.Sub(p.releasedAt) >= releasedEvery) && !p.stream.releasing() {
+		p.reading, p.releasedAt, p.lastLook = true, now, nothingLeft
 		p.clerk.released(p.limit())
 		return
 	}
-	if p.stream.room(p.limit(), config) && !now.Before(p.readAt) {
+	if !p.ended && p.stream.room(p.limit(), config) && !now.Before(p.readAt) {
 		p.reading, p.woken = true, false
 		p.clerk.read(p.limit())
 	}
@@ -233,9 +252,10 @@ func (p *pump) due(now time.Time, blocked bool) time.Time {
 	}
 	if !blocked && len(p.stream.flying) < p.window {
 		sooner(p.stream.wakeAt())
+		sooner(p.pacedUntil)
 	}
 	if !p.reading && !p.draining {
-		if p.stream.room(p.limit(), &p.relay.config) {
+		if !p.ended && p.stream.room(p.limit(), &p.relay.config) {
 			sooner(p.readAt)
 		}
 		if !p.stream.releasing() {
@@ -305,7 +325,7 @@ func (p *pump) take(result clerkResult) error {
 			}
 			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
 		}
-		p.exhausted = !result.page.Full
+		p.exhausted, p.ended = !result.page.Full, result.page.Done
 		if p.passed = nil; p.relay.lane.Of > 1 && len(p.stream.pages) == 0 {
 			p.passed = result.page.After
 		}
@@ -335,6 +355,7 @@ func (p *pump) take(result clerkResult) error {
 		if len(result.entries) > 0 {
 			p.stream.addReleased(result.entries)
 		}
+		p.done = p.lastLook && len(result.entries) == 0
 	case clerkStored:
 		p.storing = false
 		p.stream.unparked(result.clear)

@@ -86,6 +86,7 @@ type Page struct {
 	Entries []Entry
 	After   Position // behind the last entry; also changes as time passes without entries
 	Full    bool     // there may be more at once
+	Done    bool     // the log ends here, and nothing will ever come: a replay's does
 	// Stragglers counts the entries, at the front, that committed after ones with higher numbers had been read.
 	Stragglers int
 }

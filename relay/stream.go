@@ -85,9 +85,10 @@ func newStream(p policy, suspects *suspects, parkedKeys []string) *stream {
 	return s
 }
 
-// add takes in a page that was read. Pages without entries need no place: the next one's position is behind theirs.
+// add takes in a page that was read. Pages without entries need no place, for the next one's position is behind theirs:
+// unless they are on the way through rows that aren't for this log, which may take long, or at its end.
 func (s *stream) add(p Page) {
-	if len(p.Entries) == 0 {
+	if len(p.Entries) == 0 && !p.Full && !p.Done {
 		return
 	}
 	pg := &page{after: p.After, count: len(p.Entries), entries: p.Entries}

@@ -27,6 +27,7 @@ type supervisor struct {
 
 	expired  map[int]sighting  // by lane
 	avoid    map[int]time.Time // lanes that failed, until when they are left to others
+	finished map[int]bool      // lanes whose log has ended
 	away     *absence
 	absences int   // in a row, without anything published in between
 	before   int64 // events that were published when the last one began
@@ -50,7 +51,7 @@ func newSupervisor(r *Relay) *supervisor {
 		leaders: map[int]*leader{}, ended: make(chan *leader),
 		pause:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax},
 		again:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax},
-		expired: map[int]sighting{}, avoid: map[int]time.Time{},
+		expired: map[int]sighting{}, avoid: map[int]time.Time{}, finished: map[int]bool{},
 	}
 }
 
@@ -75,6 +76,10 @@ func (s *supervisor) run(ctx context.Context) error {
 		case l := <-s.ended:
 			if err := s.end(l); err != nil && ctx.Err() == nil {
 				return s.halt(ctx, cancel, err)
+			}
+			if s.of > 0 && len(s.finished) == s.of {
+				s.finish(ctx, cancel)
+				return nil
 			}
 			timer.Reset(0)
 		case <-timer.C:
@@ -104,6 +109,9 @@ func (s *supervisor) look(ctx context.Context) (wait time.Duration, err error) {
 	defer cancel()
 	if !s.checked {
 		if _, err := within(attempt, errorOnly(s.store.Check), nil); err != nil {
+			return 0, err
+		}
+		if err := s.isReplay(attempt); err != nil {
 			return 0, err
 		}
 		s.checked = true
@@ -173,6 +181,7 @@ func (s *supervisor) count(ctx context.Context, lanes int) {
 	}
 	clear(s.expired)
 	clear(s.avoid)
+	clear(s.finished)
 	s.mu.Lock()
 	var old []Lane
 	for lane, l := range s.lanes {
@@ -235,6 +244,9 @@ func (s *supervisor) take(ctx, attempt context.Context, m Membership, share int)
 		if len(s.leaders) >= share {
 			return wait, nil
 		}
+		if s.finished[index] {
+			continue
+		}
 		if until := s.avoid[index]; s.leaders[index] != nil || until.After(now) {
 			if s.leaders[index] == nil {
 				sooner(until.Sub(now))
@@ -284,6 +296,9 @@ func (s *supervisor) acquire(ctx, attempt context.Context, lane Lane) error {
 	if err != nil {
 		return err
 	}
+	if err := s.isReplay(attempt); err != nil { // looked at once more: now that the lane is led, it can't be removed
+		return err
+	}
 	l := &leader{
 		Relay: s.Relay, lane: lane, lease: lease, asked: asked, wake: make(chan struct{}, 1),
 		log: s.config.Logger.With("lane", lane.String(), "owner", s.config.Owner, "epoch", lease.Epoch),
@@ -319,6 +334,10 @@ func (s *supervisor) end(l *leader) error {
 	var given *givenAwayError
 	switch {
 	case l.err == nil:
+		return nil
+	case errors.Is(l.err, errDone):
+		l.log.Info("the lane's log has ended")
+		s.finished[l.lane.Index] = true
 		return nil
 	case errors.Is(l.err, ErrHalt):
 		l.log.Error("the lane is halted", "err", l.err)
@@ -418,6 +437,16 @@ func (s *supervisor) leave(ctx context.Context) {
 		s.gone(<-s.ended)
 	}
 	<-left
+}
+
+// finish ends the relay of a log that has ended in all lanes, whoever has come to the end of each.
+func (s *supervisor) finish(ctx context.Context, cancel context.CancelFunc) {
+	s.log.Info("the log has ended")
+	s.mu.Lock()
+	s.done = true
+	s.mu.Unlock()
+	cancel()
+	s.leave(ctx)
 }
 
 // halt ends the other leaders for an error that time doesn't mend.

@@ -21,6 +21,14 @@ func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error)
 		_ = conn.Close(ctx)
 		return nil, err
 	}
+	replay, isReplay, err := l.openReplay(ctx)
+	switch {
+	case err != nil:
+		_ = conn.Close(ctx)
+		return nil, err
+	case isReplay:
+		return replay, nil
+	}
 	return l, nil
 }
 

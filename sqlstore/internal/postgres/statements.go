@@ -44,6 +44,8 @@ type statements struct {
 	revoke        string
 	cancellations string
 
+	destinationStatements
+
 	join, namesake, members, leave                          string
 	lockLanes, fence, places, forgetPlaces, place, setLanes string
 }
@@ -60,6 +62,8 @@ const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(
 
 func newStatements(c Config) statements {
 	return statements{
+		destinationStatements: newDestinationStatements(c),
+
 		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
 		// unnest.
 		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)

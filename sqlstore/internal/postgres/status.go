@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -108,7 +107,7 @@ ORDER BY 1`), relay.DefaultDestination)
 		d.Lanes, d.CreatedAt = int(lanes), timeOrZero(created)
 		if isReplay {
 			d.Replay = &relay.Replay{CreatedBy: by, DoneAt: timeOrZero(done)}
-			if err := json.Unmarshal([]byte(filter), &d.Replay.Filter); err != nil {
+			if d.Replay.Filter, err = decodeFilter(filter); err != nil {
 				return nil, fmt.Errorf("replay %q: %w", d.Name, err)
 			}
 		}
@@ -200,8 +199,8 @@ func checkpointCursor(hot int64, snap, next, pinSnap string, pinAfter int64) (c 
 	return c, nil
 }
 
-// window is how many rows of the log a lane's backlog is counted in: of all lanes together about as many as of 16 alone.
-func window(lanes int) int { return max(10_000*min(lanes, 16)/lanes, 1) }
+// backlogWindow is how many rows of the log a lane's backlog is counted in: of all lanes together about as many as of 16 alone.
+func backlogWindow(lanes int) int { return max(10_000*min(lanes, 16)/lanes, 1) }
 
 // backlog counts what the lane's cursor hasn't passed up to the number until: stragglers and fresh rows, as the lane's next
 // reads would return them. Beyond the window, the numbers that are left are shared out among the lanes.
@@ -217,7 +216,7 @@ func (e *Engine) backlog(ctx context.Context, q Querier, lane *lanePlace, until 
 		counted, last, scanned int64
 		oldest, lastTime       *time.Time
 	)
-	limit := window(lane.Lane.Of)
+	limit := backlogWindow(lane.Lane.Of)
 	_, err := queryRow(ctx, q, e.config.backlogStatement(limit), []any{
 		c.hot, intArray(single), strconv.FormatUint(from, 10), strconv.FormatUint(to, 10), after, pinned,
 		int64(lane.Lane.Of), int64(lane.Lane.Index), until,

@@ -7,7 +7,8 @@ CREATE TABLE ${destination} (
     filter     json,
     until_seq  bigint,
     created_by text,
-    done_at    timestamptz
+    done_at    timestamptz,
+    until_snap pg_snapshot -- what was committed when it was created
 );
 INSERT INTO ${destination} (name) SELECT destination FROM ${lease} UNION SELECT destination FROM ${checkpoint};
 
