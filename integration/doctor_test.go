@@ -302,7 +302,7 @@ func TestTheDoctorSeesWhetherEventsArePublished(t *testing.T) {
 	}
 	requireFinding(t, diagnose(t, store, diagnosis.Limits{}), "lane-unowned", diagnosis.Critical, "lane default 0/1")
 
-	if _, err := store.DiscardParked(t.Context(), relay.ParkedFilter{}); err != nil {
+	if _, err := store.DiscardParked(t.Context(), relay.ParkedFilter{}, "me"); err != nil {
 		t.Fatal(err)
 	}
 	r := relaytest.New(t, store)

@@ -98,7 +98,12 @@ func TestTheStatusCountsWhatTheCursorHasNotPassed(t *testing.T) {
 	if got := statusOf(t, store); got.Backlog() != 0 || !got.OldestUnpublished().IsZero() {
 		t.Errorf("after all: %+v", got)
 	}
+	due := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+	write(t, pool, box, surepost.Event{Type: "T", NotBefore: due.Add(time.Hour)}, surepost.Event{Type: "T", NotBefore: due})
 	status := outboxStatus(t, store)
+	if status.Scheduled != 2 || !status.ScheduledDue.Equal(due) {
+		t.Errorf("with two scheduled: %+v", status)
+	}
 	if status.LogBytes < 8192 || status.InboxBytes < 8192 || !status.OldestEvent.Equal(old) {
 		t.Errorf("of the tables: %+v", status)
 	}
@@ -282,6 +287,11 @@ func TestTheStatusOfEveryStoreTellsWhatIsLeft(t *testing.T) {
 			}
 			if status := outboxStatus(t, store); status.LogBytes < 4096 || status.OldestEvent.IsZero() {
 				t.Errorf("of the tables: %+v", status)
+			}
+			due := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+			writeDB(surepost.Event{Type: "T", NotBefore: due}, surepost.Event{Type: "T", NotBefore: due.Add(time.Hour)})
+			if status := outboxStatus(t, store); status.Scheduled != 2 || !status.ScheduledDue.Equal(due) || status.Destinations[0].Backlog() != 1 {
+				t.Errorf("with two scheduled: %+v", status)
 			}
 			for range 11 {
 				writeDB(numbered(1000)...)

@@ -19,6 +19,9 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 		if len(s.log) > 0 {
 			status.OldestEvent = s.log[0].Event.Time
 		}
+		if status.Scheduled = int64(len(s.schedule)); status.Scheduled > 0 {
+			status.ScheduledDue = s.schedule[0].Event.NotBefore
+		}
 		return nil
 	})
 	return status, err
@@ -27,11 +30,8 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 // lanes returns the destinations, by name, and how many lanes each has. The store is locked.
 func (s *Store) lanes() map[string]int {
 	lanes := map[string]int{}
-	for lane := range s.leases {
-		lanes[lane.Destination] = max(lanes[lane.Destination], lane.Index+1)
-	}
-	for lane := range s.places {
-		lanes[lane.Destination] = max(lanes[lane.Destination], lane.Of)
+	for name, d := range s.destinations {
+		lanes[name] = d.lanes
 	}
 	if len(lanes) == 0 {
 		lanes[relay.DefaultDestination] = 1
@@ -59,6 +59,14 @@ func (s *Store) destinationStatus(name string, lanes int) (d relay.DestinationSt
 			}
 		}
 		d.LanesStatus = append(d.LanesStatus, is)
+	}
+	if known := s.destinations[name]; known != nil {
+		for owner, r := range known.relays {
+			if left := time.Until(r.expires); left > 0 {
+				d.Relays = append(d.Relays, relay.RelayStatus{Owner: owner, Expires: left})
+			}
+		}
+		slices.SortFunc(d.Relays, func(a, b relay.RelayStatus) int { return cmp.Compare(a.Owner, b.Owner) })
 	}
 	keys := map[string]bool{}
 	for _, p := range s.list(name, func(*relay.ParkedEvent) bool { return true }) {

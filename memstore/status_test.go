@@ -26,12 +26,27 @@ func TestTheStatusTellsWhatIsLeftToPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	due := time.Now().Add(time.Hour).UTC()
+	if err := store.Do(ctx, func(tx *memstore.Tx) error {
+		return store.Schedule(ctx, tx, []surepost.Event{{ID: "3", Type: "T", Time: due, NotBefore: due}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.Status(ctx); err != nil || got.Scheduled != 1 || !got.ScheduledDue.Equal(due) || !got.OldestEvent.Equal(old) {
+		t.Errorf("with a scheduled event: %+v, %v", got, err)
+	}
 	if got := status(); got.Name != relay.DefaultDestination || got.Backlog() != 2 || !got.OldestUnpublished().Equal(old) || got.LanesStatus[0].Owner != "" {
 		t.Errorf("before any relay: %+v", got)
 	}
 	lease, err := store.Acquire(ctx, relay.Lane{Destination: relay.DefaultDestination, Of: 1}, "a", time.Minute)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := store.Join(ctx, relay.DefaultDestination, "a", "i", 1, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(); len(got.Relays) != 1 || got.Relays[0].Owner != "a" || got.Relays[0].Expires <= 0 {
+		t.Errorf("with a relay: %+v", got)
 	}
 	log, err := store.Open(ctx, lease)
 	if err != nil {
@@ -49,7 +64,7 @@ func TestTheStatusTellsWhatIsLeftToPublish(t *testing.T) {
 		got.LanesStatus[0].Expires <= 0 || got.LanesStatus[0].Epoch != lease.Epoch {
 		t.Errorf("after the first: %+v", got)
 	}
-	if _, err := store.RetryParked(ctx, relay.ParkedFilter{}); err != nil {
+	if _, err := store.RetryParked(ctx, relay.ParkedFilter{}, "me"); err != nil {
 		t.Fatal(err)
 	}
 	if got := status(); got.Parked != 1 || got.ParkedKeys != 0 {

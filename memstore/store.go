@@ -30,11 +30,12 @@ type Store struct {
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
 
-	destinations  map[string]*destination
 	written       int64        // the last number given to a delayed event
 	schedule      []*scheduled // in the order of becoming due
 	actions       []relay.ParkedAction
 	cancellations []relay.Cancellation
+
+	destinations map[string]*destination
 }
 
 var (

@@ -81,6 +81,10 @@ type Config struct {
 	// 100 ms to 3 s in all: in a cluster, bindings become visible a second or two late.
 	UnroutableTries int
 
+	// Parking says what happens to the later events of a key when one of its events can't be published. Default
+	// ParkKeyWaits: the order is kept.
+	Parking ParkingPolicy
+
 	// BackoffMin and BackoffMax bound the wait after an event was rejected or a connection was lost; it doubles from
 	// one to the other, with jitter. Defaults 100 ms and 10 s.
 	BackoffMin, BackoffMax time.Duration
@@ -204,6 +208,7 @@ func (c Config) validate() error {
 	check(c.CheckpointInterval > 0, "CheckpointInterval is %v: use a positive duration", c.CheckpointInterval)
 	check(c.Unroutable <= AcceptUnroutable, "Unroutable is %d: use ParkUnroutable or AcceptUnroutable", c.Unroutable)
 	check(c.UnroutableTries >= 1, "UnroutableTries is %d: use at least 1", c.UnroutableTries)
+	check(c.Parking <= ParkHalts, "Parking is %d: use ParkKeyWaits, ParkKeyGoesOn or ParkHalts", c.Parking)
 	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "BackoffMin is %v and BackoffMax is %v: use positive durations, the second not shorter than the first", c.BackoffMin, c.BackoffMax)
 	check(c.ShutdownTimeout > 0, "ShutdownTimeout is %v: use a positive duration", c.ShutdownTimeout)
 	return errors.Join(errs...)

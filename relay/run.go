@@ -184,7 +184,7 @@ func (p *pump) send(ctx context.Context, now time.Time) error {
 		tag, entry := p.stream.next(now)
 		if entry == nil {
 			p.relay.pace.giveBack()
-			return nil
+			return p.stream.halted
 		}
 		if err := p.session.Send(ctx, tag, entry); err != nil {
 			if cause := p.session.Err(); cause != nil {
@@ -325,7 +325,7 @@ func (p *pump) settle(batch []Outcome) error {
 		h(p.relay.lane, confirmed)
 	}
 	p.tellObserved()
-	return nil
+	return p.stream.halted
 }
 
 // take takes in what the clerk has done.

@@ -11,7 +11,8 @@ import (
 )
 
 // Status returns how the outbox stands. The log's events are deleted once they are published, and those that are left are
-// the backlog: it is counted up to 10,000 and estimated by the numbers beyond; parked events are counted up to 100,000.
+// the backlog: it is counted up to 10,000 and estimated by the numbers beyond; parked and
+// scheduled events are counted up to 100,000.
 // Sizes are the server's estimates. CheckpointAt isn't known.
 func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err error) {
 	if s.db == nil {
@@ -29,6 +30,9 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 			return err
 		}
 		status.Destinations = []relay.DestinationStatus{d}
+		if err := s.scheduleStatus(ctx, tx, &status); err != nil {
+			return err
+		}
 		for table, bytes := range map[string]*int64{"outbox": &status.LogBytes, "inbox": &status.InboxBytes} {
 			err := tx.QueryRowContext(ctx, "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) FROM information_schema.tables "+
 				"WHERE table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ?", s.config.Database, s.config.Prefix+table).Scan(bytes)
@@ -43,7 +47,7 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 
 const (
 	backlogCounted = 10_000
-	parkedCounted  = 100_000
+	parkedCounted  = 100_000 // and scheduled ones
 )
 
 func (s *Store) laneStatus(ctx context.Context, tx *sql.Tx) (lane relay.LaneStatus, err error) {
@@ -80,6 +84,17 @@ func (s *Store) parkedStatus(ctx context.Context, tx *sql.Tx, d *relay.Destinati
 		Scan(&d.Parked, &d.ParkedKeys, &at)
 	if at.Valid {
 		d.ParkedAt = readTimestamp(at.String)
+	}
+	return err
+}
+
+// scheduleStatus counts the events that aren't in the log yet. Plan: index scheduled_due.
+func (s *Store) scheduleStatus(ctx context.Context, tx *sql.Tx, status *relay.OutboxStatus) error {
+	var due sql.NullString
+	err := tx.QueryRowContext(ctx, s.config.expand("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM ${scheduled} LIMIT "+strconv.Itoa(parkedCounted)+") s), "+
+		"(SELECT CAST(MIN(not_before) AS CHAR) FROM ${scheduled})")).Scan(&status.Scheduled, &due)
+	if due.Valid {
+		status.ScheduledDue = readTimestamp(due.String)
 	}
 	return err
 }

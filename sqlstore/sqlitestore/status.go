@@ -10,7 +10,7 @@ import (
 )
 
 // Status returns how the outbox stands. It takes no lock. A lane's backlog is counted up to 10,000 and estimated by the
-// numbers beyond, parked events are counted up to 100,000; LogBytes is the size of the whole file, since SQLite doesn't
+// numbers beyond, parked and scheduled events are counted up to 100,000; LogBytes is the size of the whole file, since SQLite doesn't
 // tell a table's.
 func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err error) {
 	if s.db == nil {
@@ -30,6 +30,9 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 		}
 		status.Destinations = append(status.Destinations, d)
 	}
+	if err := s.scheduleStatus(ctx, &status); err != nil {
+		return status, explain("count the scheduled events", err)
+	}
 	var oldest sql.NullInt64
 	err = s.db.QueryRowContext(ctx, s.config.expand(`SELECT (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size), (SELECT time FROM ${outbox} ORDER BY seq LIMIT 1)`)).
 		Scan(&status.LogBytes, &oldest)
@@ -41,7 +44,7 @@ func (s *Store) Status(ctx context.Context) (status relay.OutboxStatus, err erro
 
 const (
 	backlogCounted = 10_000
-	parkedCounted  = 100_000
+	parkedCounted  = 100_000 // and scheduled ones
 )
 
 func (s *Store) destinationStatus(ctx context.Context, name string) (d relay.DestinationStatus, err error) {
@@ -85,4 +88,15 @@ FROM (SELECT key, behind, retry_at, parked_at FROM ${parked} WHERE destination =
 		d.ParkedAt = timeOf(parkedAt.Int64)
 	}
 	return d, err
+}
+
+// scheduleStatus counts the events that aren't in the log yet. Plan: the index of what is due.
+func (s *Store) scheduleStatus(ctx context.Context, status *relay.OutboxStatus) error {
+	var due sql.NullInt64
+	err := s.db.QueryRowContext(ctx, s.config.expand(fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM ${scheduled} LIMIT %d)), (SELECT min(not_before) FROM ${scheduled})`, parkedCounted))).
+		Scan(&status.Scheduled, &due)
+	if due.Valid {
+		status.ScheduledDue = timeOf(due.Int64)
+	}
+	return err
 }

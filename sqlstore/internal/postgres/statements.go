@@ -36,17 +36,18 @@ type statements struct {
 	retry      string
 	discard    string
 
+	parkedActions string
+	schedule      string
+	moveDue       string
+	cancel        string
+	scheduled     string
+	revoke        string
+	cancellations string
+
 	destinationStatements
 
 	join, namesake, members, leave                          string
 	lockLanes, fence, places, forgetPlaces, place, setLanes string
-	parkedActions                                           string
-	schedule                                                string
-	moveDue                                                 string
-	cancel                                                  string
-	scheduled                                               string
-	revoke                                                  string
-	cancellations                                           string
 }
 
 // eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
@@ -205,6 +206,16 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $6::in
     UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL RETURNING *
 )` + noteParkedAction),
 
+		discard: c.expand(`WITH changed AS (DELETE FROM ${parked} WHERE ` + parkedFilter + ` RETURNING *)` + noteParkedAction),
+
+		parkedActions: c.expand(parkedActionsStatement),
+		schedule:      c.expand(scheduleStatement),
+		moveDue:       c.expand(moveDueStatement),
+		cancel:        c.expand(cancelStatement),
+		scheduled:     c.expand(scheduledStatement),
+		revoke:        c.expand(revokeStatement),
+		cancellations: c.expand(cancellationsStatement),
+
 		// No row if another instance of the owner is alive. Relays that were gone for long leave with the next sign of life.
 		join: c.expand(`WITH gone AS (
     DELETE FROM ${relay} WHERE destination = $1 AND owner <> $2 AND expires_at < clock_timestamp() - interval '10 minutes'
@@ -253,15 +264,6 @@ FROM generate_series(0, $2::int - 1) i CROSS JOIN LATERAL (
 SELECT destination, lane, epoch, 0, $3::bigint, $4::text::pg_snapshot, $5::text::xid8 FROM ${lease} WHERE destination = $1 AND lane < $2::int`),
 
 		setLanes: c.expand(`UPDATE ${destination} SET lanes = $2::int WHERE name = $1`),
-		discard:  c.expand(`WITH changed AS (DELETE FROM ${parked} WHERE ` + parkedFilter + ` RETURNING *)` + noteParkedAction),
-
-		parkedActions: c.expand(parkedActionsStatement),
-		schedule:      c.expand(scheduleStatement),
-		moveDue:       c.expand(moveDueStatement),
-		cancel:        c.expand(cancelStatement),
-		scheduled:     c.expand(scheduledStatement),
-		revoke:        c.expand(revokeStatement),
-		cancellations: c.expand(cancellationsStatement),
 	}
 }
 

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -108,7 +107,7 @@ ORDER BY 1`), relay.DefaultDestination)
 		d.Lanes, d.CreatedAt = int(lanes), timeOrZero(created)
 		if isReplay {
 			d.Replay = &relay.Replay{CreatedBy: by, DoneAt: timeOrZero(done)}
-			if err := json.Unmarshal([]byte(filter), &d.Replay.Filter); err != nil {
+			if d.Replay.Filter, err = decodeFilter(filter); err != nil {
 				return nil, fmt.Errorf("replay %q: %w", d.Name, err)
 			}
 		}
@@ -315,5 +314,17 @@ func (e *Engine) statusTables(ctx context.Context, q Querier, status *relay.Outb
 		return err
 	}
 	status.OldestEvent = timeOrZero(oldest)
-	return nil
+	return e.statusSchedule(ctx, q, status)
+}
+
+// scheduledCounted is up to how many scheduled events are counted.
+const scheduledCounted = 100_000
+
+// statusSchedule counts the events that aren't in the log yet. Plan: the primary key, which begins with not_before.
+func (e *Engine) statusSchedule(ctx context.Context, q Querier, status *relay.OutboxStatus) error {
+	var due *time.Time
+	_, err := queryRow(ctx, q, e.config.expand(`SELECT (SELECT count(*) FROM (SELECT FROM ${scheduled} LIMIT `+strconv.Itoa(scheduledCounted)+`) s),
+       (SELECT not_before FROM ${scheduled} ORDER BY not_before LIMIT 1)`), nil, &status.Scheduled, &due)
+	status.ScheduledDue = timeOrZero(due)
+	return err
 }
