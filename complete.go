@@ -10,7 +10,7 @@ import (
 // Defaults are what [Event.Complete] fills in where neither the event nor the context says anything.
 type Defaults struct {
 	Source string
-	// Trace reads the trace position of a context. Default: [Trace].
+	// Trace reads the trace position of a context, which carries the event ([Writing]). Default: [Trace].
 	Trace func(context.Context) (TraceContext, bool)
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -59,7 +59,7 @@ func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 	if _, own := e.Headers[headerTraceParent]; !own {
 		trace := Trace
 		if d.Trace != nil {
-			trace = d.Trace
+			trace, ctx = d.Trace, withWriting(ctx, e)
 		}
 		if t, ok := trace(ctx); ok {
 			e.Headers = withTrace(e.Headers, t)

@@ -303,7 +303,7 @@ func (p *pump) settle(batch []Outcome) error {
 		switch {
 		case again:
 			retries++
-			p.log.Debug("the broker didn't take the event: it will be sent again", "event", entry.Event.ID, "type", entry.Event.Type, "outcome", o.Status, "reason", o.Reason)
+			p.log.Debug("the broker didn't take the event: it will be sent again", "event", entry.Event.ID, "type", entry.Event.Type, "outcome", o.Status, "reason", o.Reason, traceOf(&entry.Event))
 			if h := p.relay.config.Hooks.OnRetry; h != nil {
 				h(p.relay.lane, *entry, o)
 			}
@@ -395,7 +395,7 @@ func (p *pump) take(result clerkResult) error {
 
 func (p *pump) noteParked(s settlement) {
 	for _, parked := range append(s.parked, s.again...) {
-		p.log.Error("event parked", "event", parked.Event.ID, "type", parked.Event.Type, "key", parked.Event.Key, "seq", parked.Seq, "reason", parked.Reason, "behind", parked.Behind)
+		p.log.Error("event parked", "event", parked.Event.ID, "type", parked.Event.Type, "key", parked.Event.Key, "seq", parked.Seq, "reason", parked.Reason, "behind", parked.Behind, traceOf(&parked.Event))
 		if h := p.relay.config.Hooks.OnParked; h != nil {
 			h(p.relay.lane, parked)
 		}

@@ -1,6 +1,11 @@
 package relay
 
-import "time"
+import (
+	"log/slog"
+	"time"
+
+	"github.com/surepost/surepost"
+)
 
 // Settled is what became of one sent event, as [Hooks].OnSettled is told.
 type Settled struct {
@@ -31,4 +36,12 @@ func (p *pump) tellObserved() {
 	p.relay.config.Hooks.OnSettled(p.relay.lane, p.observed)
 	clear(p.observed) // it would keep the events' data in memory
 	p.observed = p.observed[:0]
+}
+
+// traceOf is the event's trace in a log line, for those who look at both; nothing if it has none.
+func traceOf(e *surepost.Event) slog.Attr {
+	if id := e.TraceID(); id != "" {
+		return slog.String("trace_id", id)
+	}
+	return slog.Attr{}
 }
