@@ -10,7 +10,7 @@ import (
 // Defaults are what [Event.Complete] fills in where neither the event nor the context says anything.
 type Defaults struct {
 	Source string
-	// Trace reads the trace position of a context. Default: [Trace].
+	// Trace reads the trace position of a context, which carries the event ([Writing]). Default: [Trace].
 	Trace func(context.Context) (TraceContext, bool)
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -33,8 +33,14 @@ func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 			now = d.Now
 		}
 		e.Time = now()
+		if e.NotBefore.After(e.Time) { // nobody can tell of it before
+			e.Time = e.NotBefore
+		}
 	}
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	if !e.NotBefore.IsZero() { // up, so that it is never early
+		e.NotBefore = e.NotBefore.UTC().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond)
+	}
 	if e.Version == "" {
 		e.Version = DefaultVersion
 	}
@@ -53,7 +59,7 @@ func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 	if _, own := e.Headers[headerTraceParent]; !own {
 		trace := Trace
 		if d.Trace != nil {
-			trace = d.Trace
+			trace, ctx = d.Trace, withWriting(ctx, e)
 		}
 		if t, ok := trace(ctx); ok {
 			e.Headers = withTrace(e.Headers, t)

@@ -9,6 +9,7 @@ type (
 	correlationKey struct{}
 	traceKey       struct{}
 	eventKey       struct{}
+	writingKey     struct{}
 )
 
 // WithCorrelationID returns a context under which written events belong to the flow id. An HTTP service sets it from
@@ -39,6 +40,21 @@ func WithHandling(ctx context.Context, e Event) context.Context {
 func Handling(ctx context.Context) (Event, bool) {
 	e, ok := ctx.Value(eventKey{}).(Event)
 	return e, ok
+}
+
+// withWriting returns a context that says that e is being written.
+func withWriting(ctx context.Context, e Event) context.Context {
+	return context.WithValue(ctx, writingKey{}, &e)
+}
+
+// Writing returns the event that is being written under ctx, complete but for its trace: what outbox.Config.Trace may want
+// to tell of it in a span.
+func Writing(ctx context.Context) (Event, bool) {
+	e, ok := ctx.Value(writingKey{}).(*Event)
+	if !ok {
+		return Event{}, false
+	}
+	return *e, true
 }
 
 // TraceContext is a position in a distributed trace, as W3C Trace Context (Level 1, §3) writes it.
@@ -73,6 +89,16 @@ func Trace(ctx context.Context) (TraceContext, bool) {
 		}
 	}
 	return TraceContext{}, false
+}
+
+// TraceID returns the trace that the event belongs to, in 32 hexadecimal digits; "" if it carries none. Log lines about an
+// event have it as trace_id.
+func (e Event) TraceID() string {
+	parent := e.Headers[headerTraceParent]
+	if !validTraceParent(parent) {
+		return ""
+	}
+	return parent[3:35]
 }
 
 // validTraceParent checks the format of version 00 and the prefix of later ones (W3C Trace Context §3.2.2).

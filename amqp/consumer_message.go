@@ -88,6 +88,9 @@ func (m *message) attrs() slog.Attr {
 	if m.broken != nil {
 		attrs = []any{slog.String("message_id", m.delivery.MessageId)}
 	}
+	if trace := m.event.TraceID(); trace != "" {
+		attrs = append(attrs, slog.String("trace_id", trace))
+	}
 	attrs = append(attrs, slog.Int("attempt", m.tries.total), slog.Int64("deliveries", m.deliveries()))
 	return slog.Group("event", attrs...)
 }

@@ -9,6 +9,7 @@ import (
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/relay"
 )
 
@@ -132,6 +133,10 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	}
 	return p, nil
 }
+
+// Route returns where the event goes: what a span or a log line tells. The key may be longer than AMQP carries, for which the
+// event would be refused.
+func (p *Publisher) Route(e surepost.Event) (exchange, routingKey string) { return p.router.route(&e) }
 
 // Window returns how many events may be without an outcome; relay.New compares it with the relay's own.
 func (p *Publisher) Window() int { return p.cfg.Window }

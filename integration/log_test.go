@@ -557,7 +557,7 @@ func TestParkingIsStoredWithItsCheckpoint(t *testing.T) {
 		return entries
 	}
 	released()
-	if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{IDs: []string{"a1", "n1"}}); n != 2 || err != nil {
+	if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{IDs: []string{"a1", "n1"}}, "test"); n != 2 || err != nil {
 		t.Fatalf("retried %d, %v", n, err)
 	}
 	got := released("a1", "a2", "n1")
@@ -567,7 +567,7 @@ func TestParkingIsStoredWithItsCheckpoint(t *testing.T) {
 		t.Fatalf("clear %v, %v; want none", clear, err)
 	}
 	released()
-	if n, err := store.DiscardParked(t.Context(), relay.ParkedFilter{Key: "a"}); n != 1 || err != nil {
+	if n, err := store.DiscardParked(t.Context(), relay.ParkedFilter{Key: "a"}, "test"); n != 1 || err != nil {
 		t.Fatalf("discarded %d, %v", n, err)
 	}
 	if clear, err := log.Unpark(t.Context(), nil, nil, []string{"a", "b"}); err != nil || fmt.Sprint(clear) != "[a]" {

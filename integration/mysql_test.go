@@ -215,10 +215,10 @@ func TestMariaDBWorksWithEverySettingOfTheConnection(t *testing.T) {
 				time.Since(list[0].At).Abs() > time.Minute {
 				t.Errorf("parked: %+v, %v", list, err)
 			}
-			if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{}); n != 1 || err != nil {
+			if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{}, "test"); n != 1 || err != nil {
 				t.Errorf("retried %d, %v", n, err)
 			}
-			if n, err := store.DiscardParked(t.Context(), relay.ParkedFilter{}); n != 1 || err != nil {
+			if n, err := store.DiscardParked(t.Context(), relay.ParkedFilter{}, "test"); n != 1 || err != nil {
 				t.Errorf("discarded %d, %v", n, err)
 			}
 			if n := countDB(t, db, "SELECT COUNT(*) FROM surepost_outbox"); n != 0 {

@@ -423,7 +423,7 @@ func TestSQLiteLargeBatchesAreOneTransaction(t *testing.T) {
 	if err := log.Checkpoint(t.Context(), page.After, parked); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{IDs: ids}); err != nil || n != int64(len(events)) {
+	if n, err := store.RetryParked(t.Context(), relay.ParkedFilter{IDs: ids}, "test"); err != nil || n != int64(len(events)) {
 		t.Error(n, err)
 	}
 	released, err := log.Released(t.Context(), 20_000)

@@ -30,6 +30,11 @@ type Store struct {
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
 
+	written       int64        // the last number given to a delayed event
+	schedule      []*scheduled // in the order of becoming due
+	actions       []relay.ParkedAction
+	cancellations []relay.Cancellation
+
 	destinations map[string]*destination
 }
 

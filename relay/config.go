@@ -81,6 +81,10 @@ type Config struct {
 	// 100 ms to 3 s in all: in a cluster, bindings become visible a second or two late.
 	UnroutableTries int
 
+	// Parking says what happens to the later events of a key when one of its events can't be published. Default
+	// ParkKeyWaits: the order is kept.
+	Parking ParkingPolicy
+
 	// BackoffMin and BackoffMax bound the wait after an event was rejected or a connection was lost; it doubles from
 	// one to the other, with jitter. Defaults 100 ms and 10 s.
 	BackoffMin, BackoffMax time.Duration
@@ -136,6 +140,15 @@ type Hooks struct {
 	// OnError: the store or the broker failed; the relay begins again from its checkpoint. What concerns no single lane
 	// comes with a lane whose Of is 0.
 	OnError func(lane Lane, err error)
+	// OnSettled: the broker has told what became of events, in the order of sending. The slice is the relay's: keep none
+	// of it.
+	OnSettled func(lane Lane, settled []Settled)
+	// OnRead: a read of the log has returned events, of which stragglers had committed late (Page.Stragglers).
+	OnRead func(lane Lane, events, stragglers int)
+	// OnSession: a session with the broker was opened.
+	OnSession func(lane Lane)
+	// OnRenew: the lease was renewed (nil), or couldn't be. ErrLeaseLost says that it never will be.
+	OnRenew func(lane Lane, err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -195,6 +208,7 @@ func (c Config) validate() error {
 	check(c.CheckpointInterval > 0, "CheckpointInterval is %v: use a positive duration", c.CheckpointInterval)
 	check(c.Unroutable <= AcceptUnroutable, "Unroutable is %d: use ParkUnroutable or AcceptUnroutable", c.Unroutable)
 	check(c.UnroutableTries >= 1, "UnroutableTries is %d: use at least 1", c.UnroutableTries)
+	check(c.Parking <= ParkHalts, "Parking is %d: use ParkKeyWaits, ParkKeyGoesOn or ParkHalts", c.Parking)
 	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "BackoffMin is %v and BackoffMax is %v: use positive durations, the second not shorter than the first", c.BackoffMin, c.BackoffMax)
 	check(c.ShutdownTimeout > 0, "ShutdownTimeout is %v: use a positive duration", c.ShutdownTimeout)
 	return errors.Join(errs...)

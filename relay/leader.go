@@ -35,9 +35,7 @@ func (l *leader) lead(ctx, life context.Context) error {
 	// The lease outlives ctx for as long as it takes to settle what was read.
 	life, end := context.WithCancel(life)
 	defer end()
-	keeper, held, kept := keep(life, l.store, l.lease, l.config.LeaseTTL, l.asked, func(err error) {
-		l.failed(l.lane, l.log, "the lease couldn't be renewed yet", err)
-	})
+	keeper, held, kept := keep(life, l.store, l.lease, l.config.LeaseTTL, l.asked, l.renewed)
 	defer func() {
 		end()
 		<-kept

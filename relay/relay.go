@@ -20,6 +20,7 @@ type Relay struct {
 	config    Config
 	pace      *pace
 	instance  string // tells this relay from others of its name
+	vitals    vitals
 
 	mu      sync.Mutex
 	running bool
@@ -59,6 +60,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
 		pace: newPace(config.MaxEventsPerSecond),
 		led:  map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
+		vitals: vitals{signs: Vitals{LeaseTTL: config.LeaseTTL}},
 	}, nil
 }
 
@@ -79,12 +81,7 @@ func (r *Relay) Wake() {
 // Call it before Run to find a wrong configuration at once: Run itself takes a server that doesn't answer for an
 // outage, and waits.
 func (r *Relay) Check(ctx context.Context) error {
-	err := r.store.Check(ctx)
-	session, e := r.publisher.Open(ctx)
-	if e != nil {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, session.Close(ctx))
+	return errors.Join(r.store.Check(ctx), r.CheckBroker(ctx))
 }
 
 // Run publishes until ctx ends: it takes its share of the destination's lanes, gives some back as other relays come, takes
@@ -93,7 +90,7 @@ func (r *Relay) Check(ctx context.Context) error {
 // also returns nil when the destination is a replay, and all of it was published or parked (Report.Done). It returns an
 // error only if something is wrong that time doesn't mend (it matches ErrHalt, and says what to do), such as tables that
 // were not migrated, or another relay of its name.
-func (r *Relay) Run(ctx context.Context) error {
+func (r *Relay) Run(ctx context.Context) (err error) {
 	r.mu.Lock()
 	if r.running {
 		r.mu.Unlock()
@@ -101,7 +98,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	r.running = true
 	r.mu.Unlock()
+	ended := r.vitals.began(ctx)
 	defer func() {
+		ended(err)
 		r.mu.Lock()
 		r.running = false
 		r.mu.Unlock()

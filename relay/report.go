@@ -54,6 +54,8 @@ type Report struct {
 
 	LastError   error // of the store or the broker
 	LastErrorAt time.Time
+
+	Vitals Vitals // for probes: see package relay/health
 }
 
 // LaneReport is a lane as it stands with this relay. The fields mean what they mean in Report.
@@ -78,7 +80,8 @@ type LaneReport struct {
 func (r *Relay) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := Report{Destination: r.config.Destination, Owner: r.config.Owner, LastError: r.last.err, LastErrorAt: r.last.at, Done: r.done}
+	all := Report{Destination: r.config.Destination, Owner: r.config.Owner, LastError: r.last.err, LastErrorAt: r.last.at,
+		Done: r.done, Vitals: r.vitals.read()}
 	leading, caughtUp := 0, 0
 	for lane, l := range r.lanes {
 		if lane.Of == r.of {

@@ -29,20 +29,27 @@ func (r *leader) run(stop, held context.Context, lease Lease, keeper *keeper, su
 	reading, read := context.WithTimeout(opening, r.config.LeaseTTL)
 	defer read()
 	l, err := within(reading, func(ctx context.Context) (Log, error) { return r.store.Open(ctx, lease) }, closeLog)
+	r.vitals.store(err)
 	if err != nil {
 		return fmt.Errorf("relay: open the log: %w", err)
 	}
 	clerk := newClerk(ctx, l, r.config.LeaseTTL)
 	defer clerk.close()
 	keys, err := clerk.parkedKeys(reading)
+	r.vitals.store(err)
 	if err != nil {
 		return fmt.Errorf("relay: read the parked keys: %w", err)
 	}
 	session, err := r.publisher.Open(opening)
+	r.vitals.broker(err)
 	if err != nil {
 		return err
 	}
 	r.update(func(rp *LaneReport) { rp.Sessions++ })
+	defer r.vitals.session()()
+	if h := r.config.Hooks.OnSession; h != nil {
+		h(r.lane)
+	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // in good order it was closed before
 		defer cancel()
@@ -53,8 +60,16 @@ func (r *leader) run(stop, held context.Context, lease Lease, keeper *keeper, su
 		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
 		stream: newStream(r.config.policy(), suspects, keys), poll: r.config.PollBusy,
 		eventBytes: r.config.BufferBytes / (3 * r.config.PageEvents), // begin with a small page: who knows how large they are
+		pulse:      r.vitals.begin(),
 	}
 	err = p.loop(ctx, stop)
+	r.vitals.end(p.pulse)
+	if lost := session.Err(); err != nil && lost != nil {
+		r.vitals.broker(lost)
+	}
+	if p.blocked {
+		p.tellBlocked(false, "") // of this session: the next one may know better
+	}
 	if errors.Is(err, ErrRefused) {
 		suspects.refused(p.stream.inFlight(), p.stream.proven || errors.Is(err, ErrUnpublishable), err.Error())
 	}
@@ -94,6 +109,9 @@ type pump struct {
 	releasedAt    time.Time
 	draining      bool // stop has ended: nothing more is read
 	drainDeadline time.Time
+
+	pulse    *pulse
+	observed []Settled // for Hooks.OnSettled
 }
 
 func (p *pump) loop(ctx, stop context.Context) error {
@@ -102,6 +120,7 @@ func (p *pump) loop(ctx, stop context.Context) error {
 	stopped := stop.Done()
 	for {
 		now := time.Now()
+		p.pulse.beat(now)
 		p.window, p.page = p.suspects.window(p.relay.config.WindowEvents, p.relay.config.PageEvents)
 		if !p.keeper.valid() {
 			return ErrLeaseLost
@@ -165,7 +184,7 @@ func (p *pump) send(ctx context.Context, now time.Time) error {
 		tag, entry := p.stream.next(now)
 		if entry == nil {
 			p.relay.pace.giveBack()
-			return nil
+			return p.stream.halted
 		}
 		if err := p.session.Send(ctx, tag, entry); err != nil {
 			if cause := p.session.Err(); cause != nil {
@@ -276,6 +295,7 @@ func (p *pump) settle(batch []Outcome) error {
 	now := time.Now()
 	confirmed, retries := 0, 0
 	for _, o := range batch {
+		p.observe(o, now)
 		entry, again, err := p.stream.settle(o, now)
 		if err != nil {
 			return err
@@ -283,7 +303,7 @@ func (p *pump) settle(batch []Outcome) error {
 		switch {
 		case again:
 			retries++
-			p.log.Debug("the broker didn't take the event: it will be sent again", "event", entry.Event.ID, "type", entry.Event.Type, "outcome", o.Status, "reason", o.Reason)
+			p.log.Debug("the broker didn't take the event: it will be sent again", "event", entry.Event.ID, "type", entry.Event.Type, "outcome", o.Status, "reason", o.Reason, traceOf(&entry.Event))
 			if h := p.relay.config.Hooks.OnRetry; h != nil {
 				h(p.relay.lane, *entry, o)
 			}
@@ -304,11 +324,13 @@ func (p *pump) settle(batch []Outcome) error {
 	if h := p.relay.config.Hooks.OnPublished; h != nil && confirmed > 0 {
 		h(p.relay.lane, confirmed)
 	}
-	return nil
+	p.tellObserved()
+	return p.stream.halted
 }
 
 // take takes in what the clerk has done.
 func (p *pump) take(result clerkResult) error {
+	p.relay.vitals.store(result.err)
 	if result.err != nil {
 		p.logFailed = true
 		return result.err
@@ -324,6 +346,9 @@ func (p *pump) take(result clerkResult) error {
 				size += result.page.Entries[i].bytes()
 			}
 			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
+			if h := p.relay.config.Hooks.OnRead; h != nil {
+				h(p.relay.lane, n, result.page.Stragglers)
+			}
 		}
 		p.exhausted, p.ended = !result.page.Full, result.page.Done
 		if p.passed = nil; p.relay.lane.Of > 1 && len(p.stream.pages) == 0 {
@@ -370,7 +395,7 @@ func (p *pump) take(result clerkResult) error {
 
 func (p *pump) noteParked(s settlement) {
 	for _, parked := range append(s.parked, s.again...) {
-		p.log.Error("event parked", "event", parked.Event.ID, "type", parked.Event.Type, "key", parked.Event.Key, "seq", parked.Seq, "reason", parked.Reason, "behind", parked.Behind)
+		p.log.Error("event parked", "event", parked.Event.ID, "type", parked.Event.Type, "key", parked.Event.Key, "seq", parked.Seq, "reason", parked.Reason, "behind", parked.Behind, traceOf(&parked.Event))
 		if h := p.relay.config.Hooks.OnParked; h != nil {
 			h(p.relay.lane, parked)
 		}
@@ -384,13 +409,17 @@ func (p *pump) noteBlocked(blocked bool, reason string) {
 	if blocked == p.blocked {
 		return
 	}
-	p.blocked = blocked
-	p.relay.update(func(rp *LaneReport) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if blocked {
 		p.log.Warn("the broker asked to send nothing", "reason", reason)
 	} else {
 		p.log.Info("the broker takes events again")
 	}
+	p.tellBlocked(blocked, reason)
+}
+
+func (p *pump) tellBlocked(blocked bool, reason string) {
+	p.blocked = blocked
+	p.relay.update(func(rp *LaneReport) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if h := p.relay.config.Hooks.OnBlocked; h != nil {
 		h(p.relay.lane, blocked, reason)
 	}

@@ -15,7 +15,8 @@ import (
 //   - At most one event of a key is unconfirmed, so that neither a nack nor a return lets a later one overtake; with
 //     Pipelined only those may overtake that were in flight at the same time (see chain).
 //   - An event is sent again, after a pause, for as long as the broker rejects it; its key waits, others don't.
-//   - An event that can't be published is parked, and the later ones of its key behind it.
+//   - An event that can't be published is parked, and the later ones of its key behind it; unless the policy is that they
+//     go on, or that the lane halts.
 //   - A page is settled when each of its entries is confirmed or parked, and pages are settled in the order of
 //     reading: a checkpoint says that nothing before it is open.
 type stream struct {
@@ -31,7 +32,8 @@ type stream struct {
 	proven   bool    // one was
 	flying   map[uint64]*item
 	lastTag  uint64
-	parked   map[string]bool // keys with parked events, stored or about to be
+	parked   map[string]bool // keys with parked events, stored or about to be, whose later ones wait
+	halted   error           // with ParkHalts: the lane stops here
 	suspects *suspects
 }
 
@@ -40,12 +42,13 @@ type policy struct {
 	order                  Order
 	unroutable             UnroutablePolicy
 	unroutableTries        int
+	parking                ParkingPolicy
 	backoffMin, backoffMax time.Duration
 	jitter                 func() float64 // in [0,1)
 }
 
 func (c Config) policy() policy {
-	return policy{c.Order, c.Unroutable, c.UnroutableTries, c.BackoffMin, c.BackoffMax, rand.Float64}
+	return policy{c.Order, c.Unroutable, c.UnroutableTries, c.Parking, c.BackoffMin, c.BackoffMax, rand.Float64}
 }
 
 // page is a batch of entries that is settled as a whole.
@@ -68,14 +71,17 @@ type item struct {
 	chain      *chain // nil without a key
 	prev, next *item  // of the chain
 	wakeAt     time.Time
+	sentAt     time.Time
 	freed      bool   // a suspect that is to be held back no more
 	refusal    string // why it can never be published
 }
 
 func newStream(p policy, suspects *suspects, parkedKeys []string) *stream {
 	s := &stream{policy: p, keys: map[string]*chain{}, flying: map[uint64]*item{}, parked: map[string]bool{}, suspects: suspects}
-	for _, k := range parkedKeys {
-		s.parked[k] = true
+	if p.parking != ParkKeyGoesOn {
+		for _, k := range parkedKeys {
+			s.parked[k] = true
+		}
 	}
 	return s
 }
@@ -162,6 +168,9 @@ func (s *stream) push(it *item) {
 
 // next returns the entry to be sent now, under a new tag, or nil if none is.
 func (s *stream) next(now time.Time) (uint64, *Entry) {
+	if s.halted != nil {
+		return 0, nil
+	}
 	for len(s.waiting) > 0 && !s.waiting[0].wakeAt.After(now) {
 		s.push(heap.Pop(&s.waiting).(*item))
 	}
@@ -175,13 +184,16 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 		}
 		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
 			s.refuse(it, reason)
+			if s.halted != nil {
+				return 0, nil
+			}
 			continue
 		}
 		if !s.proven && !it.freed && s.suspects.hold(it.entry.Seq) {
 			s.hold(it)
 			continue
 		}
-		it.state = flying
+		it.state, it.sentAt = flying, now
 		if it.chain != nil {
 			it.chain.flying++
 		}
@@ -317,10 +329,14 @@ func (s *stream) finish(it *item) {
 	it.entry.Event.Data, it.entry.Event.Headers = nil, nil // its page may stay for long, behind one that isn't settled
 	s.proven = true
 	s.release()
-	c := it.chain
-	if c == nil {
-		return
+	if it.chain != nil {
+		s.leave(it)
 	}
+}
+
+// leave takes a confirmed item out of its chain and lets that go on.
+func (s *stream) leave(it *item) {
+	c := it.chain
 	wasFirst := c.first == it
 	c.remove(it)
 	switch {
@@ -334,13 +350,23 @@ func (s *stream) finish(it *item) {
 }
 
 // refuse parks an item that can never be published, and everything that has been read of its key behind it: as soon
-// as nothing of the key is in flight, since what is may yet be confirmed.
+// as nothing of the key is in flight, since what is may yet be confirmed. Or what the policy is instead.
 func (s *stream) refuse(it *item, reason string) {
 	it.refusal = reason
 	c := it.chain
-	if c == nil {
+	switch {
+	case s.policy.parking == ParkHalts:
+		it.state = failed // and open: no checkpoint passes it
+		s.halted = halt(it.entry, reason)
+		return
+	case c == nil:
 		s.close(it)
 		s.park(it, false, reason)
+		return
+	case s.policy.parking == ParkKeyGoesOn:
+		s.close(it)
+		s.park(it, false, reason)
+		s.leaveBehind(it)
 		return
 	}
 	it.state = failed
@@ -349,6 +375,23 @@ func (s *stream) refuse(it *item, reason string) {
 		c.refused = it
 	}
 	s.landed(c)
+}
+
+// leaveBehind takes a parked item out of its chain, which goes on without it. A chain that has stalled stays so: a refusal
+// doesn't show that the broker takes the key's events again, and the next one goes alone as this one did.
+func (s *stream) leaveBehind(it *item) {
+	c := it.chain
+	c.remove(it)
+	first := c.first
+	switch {
+	case first == nil:
+		delete(s.keys, it.entry.Event.Key)
+	case c.flying > 0:
+	case first.state == unsent:
+		s.push(first)
+	case first.state == failed:
+		s.pause(first)
+	}
 }
 
 // parkRest parks a chain from its first refused item on.
@@ -374,7 +417,7 @@ func (s *stream) parkRest(c *chain) {
 func (s *stream) park(it *item, behind bool, reason string) {
 	it.page.parked = append(it.page.parked, Parked{Entry: *it.entry, Behind: behind, Reason: reason})
 	s.suspects.forget(it.entry.Seq)
-	if key := it.entry.Event.Key; key != "" {
+	if key := it.entry.Event.Key; key != "" && s.policy.parking != ParkKeyGoesOn {
 		s.parked[key] = true
 	}
 }

@@ -109,6 +109,7 @@ func (s *supervisor) look(ctx context.Context) (wait time.Duration, err error) {
 	defer cancel()
 	if !s.checked {
 		if _, err := within(attempt, errorOnly(s.store.Check), nil); err != nil {
+			s.vitals.store(err)
 			return 0, err
 		}
 		if err := s.isReplay(attempt); err != nil {
@@ -145,9 +146,13 @@ func (s *supervisor) join(ctx context.Context) (Membership, error) {
 	if s.away != nil {
 		ttl = 0
 	}
-	return within(ctx, func(ctx context.Context) (Membership, error) {
+	m, err := within(ctx, func(ctx context.Context) (Membership, error) {
 		return s.store.Join(ctx, s.config.Destination, s.config.Owner, s.instance, s.config.Lanes, ttl)
 	}, nil)
+	if _, one := s.store.(oneLane); !one { // which didn't ask the store
+		s.vitals.store(err)
+	}
+	return m, err
 }
 
 // meet deals with another relay of this one's name. The one that a restarted process was before runs out; one that gives
@@ -293,6 +298,7 @@ func (s *supervisor) acquire(ctx, attempt context.Context, lane Lane) error {
 	lease, err := within(attempt, func(ctx context.Context) (Lease, error) {
 		return s.store.Acquire(ctx, lane, s.config.Owner, s.config.LeaseTTL)
 	}, nil) // a lease that comes late runs out
+	s.vitals.store(err)
 	if err != nil {
 		return err
 	}

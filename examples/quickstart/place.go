@@ -84,7 +84,7 @@ type store interface {
 	relay.Store
 	Migrate(ctx context.Context) ([]sqlstore.Migration, error)
 	Parked(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
-	RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error)
+	RetryParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error)
 	Close(ctx context.Context)
 }
 

@@ -172,7 +172,7 @@ func (s *story) tellOfParking(ctx context.Context) error {
 		return err
 	}
 
-	if _, err := s.order.store.RetryParked(ctx, relay.ParkedFilter{Type: priceChanged}); err != nil {
+	if _, err := s.order.store.RetryParked(ctx, relay.ParkedFilter{Type: priceChanged}, "operator"); err != nil {
 		return err
 	}
 	err = s.await(ctx, func(ctx context.Context) (bool, error) {

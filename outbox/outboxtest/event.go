@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/surepost/surepost"
 )
@@ -20,6 +21,9 @@ type Event struct {
 	CorrelationID string
 	CausationID   string
 	Category      surepost.Category
+
+	// NotBefore is when a delayed event is due, to the microsecond.
+	NotBefore time.Time
 
 	// Headers must be there with these values; the event may have more.
 	Headers map[string]string
@@ -48,6 +52,13 @@ func (want Event) differences(got surepost.Event) (all []string) {
 	field("correlation id", got.CorrelationID, want.CorrelationID)
 	field("causation id", got.CausationID, want.CausationID)
 	field("category", string(got.Category), string(want.Category))
+	if !want.NotBefore.IsZero() && !got.NotBefore.Truncate(time.Microsecond).Equal(want.NotBefore.Truncate(time.Microsecond)) {
+		due := "none: it isn't delayed"
+		if !got.NotBefore.IsZero() {
+			due = got.NotBefore.Format(time.RFC3339Nano)
+		}
+		all = append(all, fmt.Sprintf("not-before is %s, want %s", due, want.NotBefore.UTC().Format(time.RFC3339Nano)))
+	}
 	for _, name := range slices.Sorted(maps.Keys(want.Headers)) {
 		value, there := got.Headers[name]
 		if !there {
@@ -106,7 +117,7 @@ func (want Event) String() string {
 		}
 	}
 	e := surepost.Event{ID: want.ID, Type: want.Type, Key: want.Key, Source: want.Source, Version: want.Version, CorrelationID: want.CorrelationID,
-		CausationID: want.CausationID, Category: want.Category, Headers: want.Headers}
+		CausationID: want.CausationID, Category: want.Category, Headers: want.Headers, NotBefore: want.NotBefore}
 	return describe(e, data)
 }
 
@@ -143,6 +154,9 @@ func describe(e surepost.Event, data string) string {
 	add("correlation", e.CorrelationID)
 	add("causation", e.CausationID)
 	add("category", string(e.Category))
+	if !e.NotBefore.IsZero() {
+		add("not-before", e.NotBefore.UTC().Format(time.RFC3339Nano))
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
 		add("headers["+name+"]", e.Headers[name])
 	}

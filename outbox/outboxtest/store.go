@@ -1,9 +1,12 @@
 package outboxtest
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/outbox"
@@ -13,8 +16,9 @@ import (
 // [Record].
 type Store[TX any] interface {
 	// Written returns the events that tx itself has written and not taken back (by a rollback to a savepoint), in the
-	// order of writing, complete as a consumer would get them: with Data as a json.RawMessage. Events of other
-	// transactions, committed or not, are not among them. It changes nothing, and tx can be used afterwards.
+	// order of writing, complete as a consumer would get them: with Data as a json.RawMessage. Delayed ones that aren't
+	// due come after the others, with their NotBefore, unless tx has cancelled them. Events of other transactions,
+	// committed or not, are not among them. It changes nothing, and tx can be used afterwards.
 	Written(ctx context.Context, tx TX) ([]surepost.Event, error)
 }
 
@@ -44,15 +48,55 @@ func (r *Recorder[TX]) Append(ctx context.Context, tx TX, events []surepost.Even
 	if err := r.Store.Append(ctx, tx, events); err != nil {
 		return err
 	}
+	r.note(tx, events)
+	return nil
+}
+
+// Schedule implements outbox.Scheduler, for a store that does. Which events are due is the store's to know: all that have a
+// NotBefore are noted with it.
+func (r *Recorder[TX]) Schedule(ctx context.Context, tx TX, events []surepost.Event) error {
+	s, ok := r.Store.(outbox.Scheduler[TX])
+	if !ok {
+		return fmt.Errorf("outboxtest: %w: %T isn't an outbox.Scheduler", outbox.ErrNoSchedule, r.Store)
+	}
+	if err := s.Schedule(ctx, tx, events); err != nil {
+		return err
+	}
+	r.note(tx, events)
+	return nil
+}
+
+// Cancel implements outbox.Scheduler, for a store that does.
+func (r *Recorder[TX]) Cancel(ctx context.Context, tx TX, ids []string) (int, error) {
+	s, ok := r.Store.(outbox.Scheduler[TX])
+	if !ok {
+		return 0, fmt.Errorf("outboxtest: %w: %T isn't an outbox.Scheduler", outbox.ErrNoSchedule, r.Store)
+	}
+	n, err := s.Cancel(ctx, tx, ids)
+	if err != nil {
+		return n, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written[tx] = slices.DeleteFunc(r.written[tx], func(e surepost.Event) bool {
+		return !e.NotBefore.IsZero() && slices.Contains(ids, e.ID)
+	})
+	return n, nil
+}
+
+func (r *Recorder[TX]) note(tx TX, events []surepost.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.written[tx] = append(r.written[tx], events...)
-	return nil
 }
 
 // Written implements Store.
 func (r *Recorder[TX]) Written(_ context.Context, tx TX) ([]surepost.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.written[tx]), nil
+	written := slices.Clone(r.written[tx])
+	slices.SortStableFunc(written, func(a, b surepost.Event) int { // delayed ones last
+		return cmp.Compare(min(a.NotBefore.Compare(time.Time{}), 1), min(b.NotBefore.Compare(time.Time{}), 1))
+	})
+	return written, nil
 }

@@ -229,6 +229,7 @@ func (r *Relay) start() *process {
 		return r.running
 	}
 	p := &process{store: newStore(r.store), done: make(chan struct{})}
+	p.store.keysGoOn = r.config.Parking == relay.ParkKeyGoesOn
 	var err error
 	if p.relay, err = relay.New(p.store, r.Publisher, r.config); err != nil {
 		r.t.Fatalf("relaytest: %v", err)
@@ -340,7 +341,7 @@ func (r *Relay) isOver(seq int64, fate Fate) (over, parked bool) {
 		delete(r.returns, seq)
 		return true, false
 	case Refuse:
-		return true, true
+		return r.config.Parking != relay.ParkHalts, true
 	case Return:
 		if r.config.Unroutable == relay.AcceptUnroutable {
 			return true, false

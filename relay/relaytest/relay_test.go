@@ -144,7 +144,7 @@ func TestWhatTheBrokerDoesntTakeComesAgainOrIsParked(t *testing.T) {
 	if err != nil || len(parked) != 4 {
 		t.Fatalf("parked: %v, %v, want e3 to e6", parked, err)
 	}
-	if _, err := store.RetryParked(t.Context(), relay.ParkedFilter{Key: "a"}); err != nil {
+	if _, err := store.RetryParked(t.Context(), relay.ParkedFilter{Key: "a"}, "test"); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "retried", ids(r.Drain()...), "e3 e5")

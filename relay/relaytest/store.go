@@ -16,6 +16,7 @@ var errCrashed = errors.New("relaytest: the relay's process has crashed")
 // wait for that; and from a crash on nothing of this process gets through to the store any more.
 type store struct {
 	relay.Store
+	keysGoOn bool // relay.ParkKeyGoesOn: nothing waits behind a parked event
 
 	mu      sync.Mutex
 	frozen  bool // nothing is stored any more
@@ -114,7 +115,7 @@ func (s *store) isOver(e relay.Entry, parked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log.over[e.Seq] = true
-	if parked && e.Event.Key != "" {
+	if parked && e.Event.Key != "" && !s.keysGoOn {
 		s.log.parked[e.Event.Key] = true
 	}
 }
@@ -240,7 +241,7 @@ func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	for _, p := range parked {
-		if p.Event.Key != "" {
+		if p.Event.Key != "" && !l.store.keysGoOn {
 			l.parked[p.Event.Key] = true
 		}
 	}
@@ -283,7 +284,7 @@ func (l *log) ParkedKeys(ctx context.Context) ([]string, error) {
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	for _, key := range keys {
-		l.parked[key] = true
+		l.parked[key] = !l.store.keysGoOn
 	}
 	return keys, nil
 }

@@ -269,7 +269,7 @@ func (s *suite[TX]) destinations() {
 			s.Errorf("destination %q has %d parked events (%v), want %d", destination, len(parked), err, want)
 		}
 	}
-	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Destination: "elsewhere"})
+	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Destination: "elsewhere"}, "the suite")
 	if n != 0 || err != nil {
 		s.Errorf("of another destination, %d parked events were discarded (%v)", n, err)
 	}
@@ -308,7 +308,7 @@ func (s *suite[TX]) lanes() {
 		if keys, err := l.ParkedKeys(s.ctx); err != nil || !slices.Equal(keys, []string{keyed(page.Entries).Event.Key}) {
 			s.Errorf("lane %s has the parked keys %q (%v), want its own", lane, keys, err)
 		}
-		if _, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}); err != nil {
+		if _, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}, "the suite"); err != nil {
 			s.Error(err)
 		}
 		released, err := l.Released(s.ctx, 10)

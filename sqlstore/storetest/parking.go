@@ -95,7 +95,7 @@ func (s *suite[TX]) wantReleased(what string, l relay.Log, want ...string) []rel
 
 func (s *suite[TX]) retry(want int64, events ...string) {
 	s.Helper()
-	n, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{IDs: events})
+	n, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{IDs: events}, "the suite")
 	if err != nil || n != want {
 		s.Fatalf("a retry of %q concerns %d events (%v), want %d", events, n, err, want)
 	}
@@ -103,7 +103,7 @@ func (s *suite[TX]) retry(want int64, events ...string) {
 
 func (s *suite[TX]) discard(want int64, events ...string) {
 	s.Helper()
-	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{IDs: events})
+	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{IDs: events}, "the suite")
 	if err != nil || n != want {
 		s.Fatalf("discarding %q concerns %d events (%v), want %d", events, n, err, want)
 	}
@@ -163,7 +163,7 @@ func (s *suite[TX]) parkedAsItWas() {
 			s.Errorf("parked event %s was parked at %v, %v ago", quote(want.Event.ID), got.At, age)
 		}
 	}
-	if _, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}); err != nil {
+	if _, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}, "the suite"); err != nil {
 		s.Fatal(err)
 	}
 	released, err := l.Released(s.ctx, 1000)
@@ -328,7 +328,7 @@ func (s *suite[TX]) releasedLimit() {
 		parked = append(parked, relay.Parked{Entry: e, Reason: "x"})
 	}
 	s.checkpoint(l, page.After, parked...)
-	n, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{})
+	n, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}, "the suite")
 	if n != 30 || err != nil {
 		s.Fatalf("a retry of all concerns %d events (%v), want 30", n, err)
 	}
@@ -367,7 +367,7 @@ func (s *suite[TX]) discarded() {
 	s.discard(0, "a1")
 	s.wantParked("after two were discarded", "b1", "a2", "n2", "a3")
 	s.unpark(l, nil, nil, []string{"a", "b"})
-	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{})
+	n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{}, "the suite")
 	if n != 4 || err != nil {
 		s.Errorf("discarding all concerns %d events (%v), want 4", n, err)
 	}
@@ -487,13 +487,13 @@ func (s *suite[TX]) filters() {
 				s.Errorf("filter %+v with the limit %d selects %q, want %q", c.filter, most, got, want)
 			}
 		}
-		n, err := s.Store.RetryParked(s.ctx, c.filter)
+		n, err := s.Store.RetryParked(s.ctx, c.filter, "the suite")
 		if err != nil || n > int64(len(c.want)) { // some may be asked for already
 			s.Errorf("a retry of %+v concerns %d events (%v), want at most %d", c.filter, n, err, len(c.want))
 		}
 	}
 	s.discard(0, "nobody")
-	if n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Key: "a", Type: "Another"}); n != 1 || err != nil {
+	if n, err := s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Key: "a", Type: "Another"}, "the suite"); n != 1 || err != nil {
 		s.Errorf("discarded %d events (%v), want 1", n, err)
 	}
 	s.wantParked("after one was discarded", "a1", "b1", "n1", "A1")
@@ -535,11 +535,11 @@ func (s *suite[TX]) operators() {
 			switch {
 			case err != nil:
 			case n == 0:
-				_, err = store.DiscardParked(s.ctx, filter)
+				_, err = store.DiscardParked(s.ctx, filter, "the suite")
 			case n == 1 && len(list) > 0:
-				_, err = store.RetryParked(s.ctx, relay.ParkedFilter{Key: list[0].Event.Key})
+				_, err = store.RetryParked(s.ctx, relay.ParkedFilter{Key: list[0].Event.Key}, "the suite")
 			default:
-				_, err = store.RetryParked(s.ctx, filter)
+				_, err = store.RetryParked(s.ctx, filter, "the suite")
 			}
 			if err != nil {
 				return err
@@ -550,7 +550,7 @@ func (s *suite[TX]) operators() {
 	s.must("the relay", s.ends(relaying))
 
 	// What is left can be published in the end.
-	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{})
+	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{}, "the suite")
 	s.must("retry all", err)
 	for range 100 {
 		released, err := l.Released(s.ctx, 20)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -46,10 +47,20 @@ type broken struct {
 	open     func(ctx context.Context, lease relay.Lease) (relay.Log, error)
 	log      func(l *brokenLog) // changes a log that was opened
 	parked   func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
-	discard  func(ctx context.Context, f relay.ParkedFilter) (int64, error)
 	join     func(ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration) (relay.Membership, error)
 	leave    func(ctx context.Context, destination, owner, instance string) error
 	setLanes func(ctx context.Context, destination string, lanes int) error
+	discard  func(ctx context.Context, f relay.ParkedFilter, by string) (int64, error)
+	retry    func(ctx context.Context, f relay.ParkedFilter, by string) (int64, error)
+	actions  func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedAction, error)
+
+	schedule      func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error
+	cancel        func(ctx context.Context, tx *memstore.Tx, ids []string) (int, error)
+	moveDue       func(ctx context.Context, limit int) (int, time.Duration, error)
+	written       func(ctx context.Context, tx *memstore.Tx) ([]surepost.Event, error)
+	scheduled     func(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.ScheduledEvent, error)
+	revoke        func(ctx context.Context, f relay.ScheduledFilter, by string) (int64, error)
+	cancellations func(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.Cancellation, error)
 }
 
 type brokenLog struct {
@@ -71,6 +82,8 @@ func newBackend() *backend {
 		start: good.StartAttempt, finish: good.FinishAttempt, acquire: good.Acquire, renew: good.Renew,
 		release: good.Release, open: good.Open, log: func(*brokenLog) {}, parked: good.Parked, discard: good.DiscardParked,
 		join: good.Join, leave: good.Leave, setLanes: good.SetLanes,
+		retry: good.RetryParked, actions: good.ParkedActions, schedule: good.Schedule, cancel: good.Cancel, moveDue: good.MoveDue,
+		written: good.Written, scheduled: good.Scheduled, revoke: good.CancelScheduled, cancellations: good.Cancellations,
 	}
 	var n atomic.Int64
 	return &backend{good: good, store: s, Backend: Backend[*memstore.Tx]{
@@ -145,8 +158,44 @@ func (s *broken) Parked(ctx context.Context, f relay.ParkedFilter, limit int) ([
 	return s.parked(ctx, f, limit)
 }
 
-func (s *broken) DiscardParked(ctx context.Context, f relay.ParkedFilter) (int64, error) {
-	return s.discard(ctx, f)
+func (s *broken) DiscardParked(ctx context.Context, f relay.ParkedFilter, by string) (int64, error) {
+	return s.discard(ctx, f, by)
+}
+
+func (s *broken) RetryParked(ctx context.Context, f relay.ParkedFilter, by string) (int64, error) {
+	return s.retry(ctx, f, by)
+}
+
+func (s *broken) ParkedActions(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedAction, error) {
+	return s.actions(ctx, f, limit)
+}
+
+func (s *broken) Schedule(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+	return s.schedule(ctx, tx, events)
+}
+
+func (s *broken) Cancel(ctx context.Context, tx *memstore.Tx, ids []string) (int, error) {
+	return s.cancel(ctx, tx, ids)
+}
+
+func (s *broken) MoveDue(ctx context.Context, limit int) (int, time.Duration, error) {
+	return s.moveDue(ctx, limit)
+}
+
+func (s *broken) Written(ctx context.Context, tx *memstore.Tx) ([]surepost.Event, error) {
+	return s.written(ctx, tx)
+}
+
+func (s *broken) Scheduled(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.ScheduledEvent, error) {
+	return s.scheduled(ctx, f, limit)
+}
+
+func (s *broken) CancelScheduled(ctx context.Context, f relay.ScheduledFilter, by string) (int64, error) {
+	return s.revoke(ctx, f, by)
+}
+
+func (s *broken) Cancellations(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.Cancellation, error) {
+	return s.cancellations(ctx, f, limit)
 }
 
 func (s *broken) Join(
@@ -646,12 +695,12 @@ var bugs = []bug{
 		l.released = func(ctx context.Context, _ int) ([]relay.Entry, error) { return l.Log.Released(ctx, 1000) }
 	}), []string{"what is released comes up to the limit"}},
 	{"discarding takes the key's other events too", func(b *backend) {
-		b.store.discard = func(ctx context.Context, f relay.ParkedFilter) (int64, error) {
+		b.store.discard = func(ctx context.Context, f relay.ParkedFilter, by string) (int64, error) {
 			list, err := b.good.Parked(ctx, f, 1)
 			if err == nil && len(list) == 1 && list[0].Event.Key != "" {
-				return b.good.DiscardParked(ctx, relay.ParkedFilter{Key: list[0].Event.Key})
+				return b.good.DiscardParked(ctx, relay.ParkedFilter{Key: list[0].Event.Key}, by)
 			}
-			return b.good.DiscardParked(ctx, f)
+			return b.good.DiscardParked(ctx, f, by)
 		}
 	}, []string{"a discarded event frees what waits behind it"}},
 	{"published events stay parked", onLog(func(_ *backend, l *brokenLog) {
@@ -673,9 +722,9 @@ var bugs = []bug{
 		}
 	}), []string{"unparking tells which keys are clear"}},
 	{"the filter's type is ignored", func(b *backend) {
-		b.store.discard = func(ctx context.Context, f relay.ParkedFilter) (int64, error) {
+		b.store.discard = func(ctx context.Context, f relay.ParkedFilter, by string) (int64, error) {
 			f.Type = ""
-			return b.good.DiscardParked(ctx, f)
+			return b.good.DiscardParked(ctx, f, by)
 		}
 	}, []string{"an operator selects parked events"}},
 
@@ -690,6 +739,178 @@ var bugs = []bug{
 			return b.good.Parked(ctx, f, limit)
 		}
 	}, []string{"operators and the relay work at the same time"}},
+
+	{"discarding isn't recorded", func(b *backend) {
+		b.store.actions = func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedAction, error) {
+			list, err := b.good.ParkedActions(ctx, f, limit)
+			return slices.DeleteFunc(list, func(a relay.ParkedAction) bool { return a.Action == relay.ParkedDiscard }), err
+		}
+	}, []string{"what an operator does to parked events is recorded"}},
+	{"recorded by nobody in particular", func(b *backend) {
+		b.store.retry = func(ctx context.Context, f relay.ParkedFilter, _ string) (int64, error) {
+			return b.good.RetryParked(ctx, f, "operator")
+		}
+	}, []string{"what an operator does to parked events is recorded", "nobody acts without a name"}},
+	{"what was asked for is recorded, not what changed", func(b *backend) {
+		var asked []relay.ParkedAction
+		b.store.retry = func(ctx context.Context, f relay.ParkedFilter, by string) (int64, error) {
+			for _, id := range f.IDs {
+				asked = append(asked, relay.ParkedAction{Action: relay.ParkedRetry, EventID: id, By: by})
+			}
+			return b.good.RetryParked(ctx, f, by)
+		}
+		b.store.actions = func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedAction, error) {
+			list, err := b.good.ParkedActions(ctx, f, limit)
+			list = slices.DeleteFunc(list, func(a relay.ParkedAction) bool { return a.Action == relay.ParkedRetry })
+			return append(list, asked...), err
+		}
+	}, []string{"what changes nothing isn't recorded"}},
+	{"the reason is a pattern of LIKE", func(b *backend) {
+		b.store.parked = func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error) {
+			pattern := regexp.QuoteMeta(f.Reason)
+			f.Reason = ""
+			list, err := b.good.Parked(ctx, f, limit)
+			like := regexp.MustCompile(strings.NewReplacer("%", ".*", "_", ".").Replace(pattern))
+			return slices.DeleteFunc(list, func(p relay.ParkedEvent) bool { return !like.MatchString(p.Reason) }), err
+		}
+	}, []string{"a part of the reason selects parked events, literally"}},
+
+	{"delayed events are written at once", func(b *backend) { b.store.schedule = b.good.Append },
+		[]string{"a delayed event isn't published early", "a delayed event can be cancelled"}},
+	{"due by a writer's clock that is ahead", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+			early := slices.Clone(events)
+			for i := range early {
+				if !early[i].NotBefore.IsZero() {
+					early[i].NotBefore = early[i].NotBefore.Add(-300 * time.Millisecond)
+				}
+			}
+			return b.good.Schedule(ctx, tx, early)
+		}
+	}, []string{"a delayed event isn't published early"}},
+	{"delayed events lose their headers", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+			bare := slices.Clone(events)
+			for i := range bare {
+				bare[i].Headers = nil
+			}
+			return b.good.Schedule(ctx, tx, bare)
+		}
+	}, []string{"a delayed event comes out as it went in"}},
+	{"whatever has a NotBefore is delayed", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+			later := slices.Clone(events)
+			for i := range later {
+				if at := time.Now().Add(time.Minute); !later[i].NotBefore.IsZero() && later[i].NotBefore.Before(at) {
+					later[i].NotBefore = at
+				}
+			}
+			return b.good.Schedule(ctx, tx, later)
+		}
+	}, []string{"what is due already isn't delayed"}},
+	{"moved in the order of writing", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+			coarse := slices.Clone(events)
+			for i := range coarse {
+				coarse[i].NotBefore = coarse[i].NotBefore.Truncate(time.Millisecond)
+			}
+			return b.good.Schedule(ctx, tx, coarse)
+		}
+	}, []string{"delayed events enter the log in the order in which they are due"}},
+	{"all that is due is moved at once", func(b *backend) {
+		b.store.moveDue = func(ctx context.Context, _ int) (int, time.Duration, error) { return b.good.MoveDue(ctx, 1000) }
+	}, []string{"delayed events enter the log in the order in which they are due"}},
+	{"moved into the log first, out of the schedule later", func(b *backend) {
+		b.store.moveDue = func(ctx context.Context, limit int) (moved int, next time.Duration, err error) {
+			due, err := b.good.Scheduled(ctx, relay.ScheduledFilter{Until: time.Now()}, limit)
+			for _, d := range due {
+				d.Event.NotBefore = time.Time{}
+				err = errors.Join(err, b.good.Do(ctx, func(tx *memstore.Tx) error {
+					return b.good.Append(ctx, tx, []surepost.Event{d.Event})
+				}))
+			}
+			for _, d := range due {
+				err = errors.Join(err, b.good.Do(ctx, func(tx *memstore.Tx) error {
+					_, err := b.good.Cancel(ctx, tx, []string{d.Event.ID})
+					return err
+				}))
+			}
+			return len(due), 0, err
+		}
+	}, []string{"a delayed event is moved once, however many move it", "an event is moved or cancelled, never both"}},
+	{"delayed in a transaction of its own", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, _ *memstore.Tx, events []surepost.Event) error {
+			return b.good.Do(ctx, func(tx *memstore.Tx) error { return b.good.Schedule(ctx, tx, events) })
+		}
+	}, []string{"a delayed event shares the fate of its transaction", "a transaction is told what it has delayed"}},
+	{"cancelled in a transaction of its own", func(b *backend) {
+		b.store.cancel = func(ctx context.Context, _ *memstore.Tx, ids []string) (n int, err error) {
+			err = b.good.Do(ctx, func(tx *memstore.Tx) (err error) {
+				n, err = b.good.Cancel(ctx, tx, ids)
+				return err
+			})
+			return n, err
+		}
+	}, []string{"a delayed event can be cancelled", "what is being cancelled holds up nothing but its key"}},
+	{"counts what was there before it cancelled", func(b *backend) {
+		b.store.cancel = func(ctx context.Context, tx *memstore.Tx, ids []string) (int, error) {
+			list, err := b.good.Scheduled(ctx, relay.ScheduledFilter{IDs: ids}, 1000)
+			if err != nil {
+				return 0, err
+			}
+			time.Sleep(soon)
+			_, err = b.good.Cancel(ctx, tx, ids)
+			return len(list), err
+		}
+	}, []string{"an event is moved or cancelled, never both"}},
+	{"later events of the key pass one that is being cancelled", func(b *backend) {
+		b.store.schedule = func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error {
+			keyless := slices.Clone(events)
+			for i := range keyless {
+				keyless[i].Key = ""
+			}
+			return b.good.Schedule(ctx, tx, keyless)
+		}
+	}, []string{"what is being cancelled holds up nothing but its key"}},
+	{"what is delayed isn't seen in its transaction", func(b *backend) {
+		b.store.written = func(ctx context.Context, tx *memstore.Tx) ([]surepost.Event, error) {
+			written, err := b.good.Written(ctx, tx)
+			return slices.DeleteFunc(written, func(e surepost.Event) bool { return !e.NotBefore.IsZero() }), err
+		}
+	}, []string{"a transaction is told what it has delayed"}},
+	{"Until is included", func(b *backend) {
+		b.store.scheduled = func(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.ScheduledEvent, error) {
+			if !f.Until.IsZero() {
+				f.Until = f.Until.Add(time.Microsecond)
+			}
+			return b.good.Scheduled(ctx, f, limit)
+		}
+	}, []string{"an operator selects delayed events"}},
+	{"cancellations are listed oldest first", func(b *backend) {
+		b.store.cancellations = func(ctx context.Context, f relay.ScheduledFilter, limit int) ([]relay.Cancellation, error) {
+			list, err := b.good.Cancellations(ctx, f, limit)
+			slices.Reverse(list)
+			return list, err
+		}
+	}, []string{"an operator's cancelling is recorded"}},
+	{"cancelled without a record", func(b *backend) {
+		b.store.revoke = func(ctx context.Context, f relay.ScheduledFilter, _ string) (n int64, err error) {
+			list, err := b.good.Scheduled(ctx, f, 1000)
+			if err != nil {
+				return 0, err
+			}
+			err = b.good.Do(ctx, func(tx *memstore.Tx) error {
+				for _, d := range list {
+					m, err := b.good.Cancel(ctx, tx, []string{d.Event.ID})
+					if n += int64(m); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			return n, err
+		}
+	}, []string{"an operator's cancelling is recorded", "nobody acts without a name"}},
 
 	{"deduped without the consumer's name", func(b *backend) {
 		b.store.transact = func(ctx context.Context, _ string, ids []string, work func(*memstore.Tx, []bool) error) error {

@@ -43,6 +43,7 @@ import (
 
 	"github.com/surepost/surepost/inbox"
 	"github.com/surepost/surepost/outbox"
+	"github.com/surepost/surepost/outbox/outboxtest"
 	"github.com/surepost/surepost/relay"
 )
 
@@ -52,7 +53,6 @@ import (
 //
 // as those of this module have, is held to it too.
 type Store[TX any] interface {
-	outbox.Store[TX]
 	inbox.Store[TX]
 	inbox.AttemptStore
 	relay.Store
@@ -60,11 +60,24 @@ type Store[TX any] interface {
 	// Parked lists parked events, oldest first, at most limit.
 	Parked(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
 	// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
-	// wait behind one of their key follow by themselves once it is published.
-	RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error)
+	// wait behind one of their key follow by themselves once it is published. Who asks is required, and recorded.
+	RetryParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error)
 	// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
-	// then.
-	DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error)
+	// then. Who does so is required, and recorded.
+	DiscardParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error)
+	// ParkedActions lists what operators did to parked events, newest first, at most limit.
+	ParkedActions(ctx context.Context, filter relay.ParkedFilter, limit int) ([]relay.ParkedAction, error)
+
+	outbox.Scheduler[TX]
+	relay.ScheduleStore
+	outboxtest.Store[TX]
+
+	// Scheduled lists delayed events in the order in which they become due, at most limit.
+	Scheduled(ctx context.Context, filter relay.ScheduledFilter, limit int) ([]relay.ScheduledEvent, error)
+	// CancelScheduled takes delayed events back, and returns how many. Who does so is required, and recorded.
+	CancelScheduled(ctx context.Context, filter relay.ScheduledFilter, by string) (int64, error)
+	// Cancellations lists the delayed events that operators took back, newest first, at most limit.
+	Cancellations(ctx context.Context, filter relay.ScheduledFilter, limit int) ([]relay.Cancellation, error)
 }
 
 // Backend is a store under test on an empty, migrated database of its own, and what the suite needs to drive that
@@ -151,7 +164,7 @@ func Run[TX any](t *testing.T, open func(t *testing.T) Backend[TX]) {
 
 func promises[TX any]() (all []promise[TX]) {
 	for _, chapter := range [][]promise[TX]{
-		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), handling[TX](), counting[TX](),
+		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](), scheduling[TX](), handling[TX](), counting[TX](),
 	} {
 		all = append(all, chapter...)
 	}

@@ -156,6 +156,13 @@ func (g *gate) guard() {
 		defer g.leave()
 		return g.good.Transact(ctx, consumer, ids, work)
 	}
+	g.store.moveDue = func(ctx context.Context, limit int) (int, time.Duration, error) {
+		if err := g.enter(ctx); err != nil {
+			return 0, 0, err
+		}
+		defer g.leave()
+		return g.good.MoveDue(ctx, limit)
+	}
 	g.store.acquire = func(
 		ctx context.Context, l relay.Lane, owner string, ttl time.Duration,
 	) (relay.Lease, error) {

@@ -52,9 +52,11 @@ func (c *control) close(ctx context.Context) {
 	}
 }
 
-// Close ends the control connection. The engine may be used again afterwards.
+// Close ends the connections that it keeps. The engine may be used again afterwards.
 func (e *Engine) Close(ctx context.Context) {
-	e.control.mu.Lock()
-	defer e.control.mu.Unlock()
-	e.control.close(ctx)
+	for _, c := range []*control{&e.control, &e.mover} {
+		c.mu.Lock()
+		c.close(ctx)
+		c.mu.Unlock()
+	}
 }

@@ -36,6 +36,14 @@ type statements struct {
 	retry      string
 	discard    string
 
+	parkedActions string
+	schedule      string
+	moveDue       string
+	cancel        string
+	scheduled     string
+	revoke        string
+	cancellations string
+
 	destinationStatements
 
 	join, namesake, members, leave                          string
@@ -70,8 +78,11 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 		// class of locks of our own.
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
 
-		// A savepoint's rows carry the transaction's id, not its own. Plan: Index Scan of outbox_tx.
-		written: c.expand(`SELECT ` + logColumns + ` FROM ${outbox} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY seq`),
+		// A savepoint's rows carry the transaction's id, not its own. Plan: Index Scan of outbox_tx; Seq Scan of the schedule,
+		// which only a test waits for.
+		written: c.expand(`SELECT * FROM (SELECT ` + logColumns + `, NULL::timestamptz FROM ${outbox} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY seq) logged
+UNION ALL
+SELECT * FROM (SELECT ` + scheduledColumns + `, not_before FROM ${scheduled} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY n) later`),
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
 		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
@@ -189,11 +200,21 @@ SELECT count(*) FROM held`),
 
 		parked: c.expand(`SELECT destination, seq, ` + eventTime + `, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''),
        coalesce(headers::text, ''), data::text, behind, reason, parked_at, retry_at IS NOT NULL
-FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::int`),
+FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $6::int`),
 
-		retry: c.expand(`UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
+		retry: c.expand(`WITH changed AS (
+    UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL RETURNING *
+)` + noteParkedAction),
 
-		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+		discard: c.expand(`WITH changed AS (DELETE FROM ${parked} WHERE ` + parkedFilter + ` RETURNING *)` + noteParkedAction),
+
+		parkedActions: c.expand(parkedActionsStatement),
+		schedule:      c.expand(scheduleStatement),
+		moveDue:       c.expand(moveDueStatement),
+		cancel:        c.expand(cancelStatement),
+		scheduled:     c.expand(scheduledStatement),
+		revoke:        c.expand(revokeStatement),
+		cancellations: c.expand(cancellationsStatement),
 
 		// No row if another instance of the owner is alive. Relays that were gone for long leave with the next sign of life.
 		join: c.expand(`WITH gone AS (
@@ -246,6 +267,10 @@ SELECT destination, lane, epoch, 0, $3::bigint, $4::text::pg_snapshot, $5::text:
 	}
 }
 
+// intoLog inserts rows of eventColumns into the log, which draws their numbers in the order of the rows.
+const intoLog = `INSERT INTO ${outbox} (` + eventColumns + `)
+SELECT ` + eventColumns + ` FROM `
+
 // drawn is the last number that the sequence has given out: while is_called is false, last_value is the next one, which
 // nobody has drawn.
 const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END`
@@ -254,8 +279,9 @@ const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END
 // an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
 
-// parkedFilter selects parked events by destination, key, type and ids, where an empty value selects all.
-const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[]))`
+// parkedFilter selects parked events by destination, key, type, ids and a part of the reason, where an empty value selects all.
+const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[])) ` +
+	`AND strpos(reason, $5) > 0`
 
 // readStatement returns the statement of one read: a first row about the read itself, then stragglers, then fresh
 // rows. It is one statement because all of it must be of one snapshot, and one round trip because it is the relay's

@@ -1,0 +1,8 @@
+package main
+
+import "slices"
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}
