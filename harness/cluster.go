@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/surepost/surepost/harness/internal/server"
 )
@@ -37,8 +38,8 @@ func StartRabbitMQCluster(tb testing.TB, nodes int, settings ...Option) *RabbitM
 		})
 	}
 	tb.Cleanup(func() { c.end(tb) })
-	vhost, password := uniqueName(tb.Name()), rand.Text()
-	if err := c.Nodes[0].api.createVHost(ctx, vhost, password); err != nil {
+	vhost, password, err := c.createVHost(ctx, tb.Name())
+	if err != nil {
 		tb.Fatalf("harness: create a virtual host on the cluster: %v", err)
 	}
 	for _, n := range c.Nodes {
@@ -50,6 +51,22 @@ func StartRabbitMQCluster(tb testing.TB, nodes int, settings ...Option) *RabbitM
 		n.vhost, n.url = vhost, u.String()
 	}
 	return c
+}
+
+// createVHost tries again under another name: RabbitMQ 3.10 was seen to wait in vain for a virtual host to start on a
+// node that had only just joined.
+func (c *RabbitMQCluster) createVHost(ctx context.Context, like string) (name, password string, err error) {
+	password = rand.Text()
+	for range 3 {
+		name = uniqueName(like)
+		try, cancel := context.WithTimeout(ctx, 15*time.Second)
+		err = c.Nodes[0].api.createVHost(try, name, password)
+		cancel()
+		if err == nil {
+			break
+		}
+	}
+	return name, password, err
 }
 
 // URLs returns the address of the test's virtual host on each node, in the order of Nodes.

@@ -54,9 +54,15 @@ func TestAClustersNodesComeAndGo(t *testing.T) {
 	}
 	_, ch = dial(t, c.Nodes[1].URL())
 	must[amqp.Queue](t, "declare")(ch.QueueDeclare("q", true, false, false, false, quorum))
-	if err := ch.PublishWithContext(t.Context(), "", "q", false, false, amqp.Publishing{Body: []byte("kept")}); err != nil {
+	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
+	within(t, 30*time.Second, "the two nodes that are left take a message", func() bool {
+		confirm := must[*amqp.DeferredConfirmation](t, "publish")(
+			ch.PublishWithDeferredConfirmWithContext(t.Context(), "", "q", false, false, amqp.Publishing{Body: []byte("kept")}))
+		taken, err := confirm.WaitContext(t.Context())
+		return taken && err == nil // rejected for as long as no leader is elected
+	})
 	c.Nodes[0].Start(t)
 	c.AwaitNodes(t, 3)
 	_, ch = dial(t, c.Nodes[0].URL())
