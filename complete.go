@@ -33,8 +33,14 @@ func (e Event) Complete(ctx context.Context, d Defaults) (Event, error) {
 			now = d.Now
 		}
 		e.Time = now()
+		if e.NotBefore.After(e.Time) { // nobody can tell of it before
+			e.Time = e.NotBefore
+		}
 	}
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	if !e.NotBefore.IsZero() { // up, so that it is never early
+		e.NotBefore = e.NotBefore.UTC().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond)
+	}
 	if e.Version == "" {
 		e.Version = DefaultVersion
 	}

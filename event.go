@@ -18,8 +18,8 @@ type Event struct {
 	// Type names what happened, in the past tense: "OrderCreated". Required, at most 255 bytes. Consumers subscribe
 	// by it.
 	Type string
-	// Time is when it happened. Default: now. Kept in UTC with microseconds, the resolution of PostgreSQL's
-	// timestamptz.
+	// Time is when it happened. Default: now, or NotBefore where that is later. Kept in UTC with microseconds, the
+	// resolution of PostgreSQL's timestamptz.
 	Time time.Time
 	// Version is the version of Data's schema. Default "1.0", at most 255 bytes.
 	Version string
@@ -42,6 +42,14 @@ type Event struct {
 	// Data is what happened: any value that encoding/json can marshal. A [json.RawMessage] or []byte is taken as JSON
 	// as it stands; nil is JSON null. At most Limits.MaxDataBytes when marshalled.
 	Data any
+
+	// NotBefore delays the event: it waits in the store's schedule until then, by the database's clock, and enters the log
+	// within a second. Default, the zero time: at once. Rounded up to microseconds.
+	//
+	// Delayed events of one key are published in the order of NotBefore, and of writing where that is equal. They have
+	// no order against events of their key that aren't delayed. Until it is due an event can be taken back
+	// (outbox.Outbox.Cancel). It doesn't travel: a consumer never sees it.
+	NotBefore time.Time
 }
 
 // Category says for whom an event is meant.

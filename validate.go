@@ -70,6 +70,10 @@ func (e Event) problems(limits Limits, marshalled bool) []*FieldError {
 	if y := e.Time.UTC().Year(); y < 1 || y > 9998 {
 		add("Time", fmt.Sprintf("has the year %d, which RFC 3339 or the outbox can't hold", y), "use a year from 1 to 9998")
 	}
+	if y := e.NotBefore.UTC().Year(); !e.NotBefore.IsZero() && (y < 1 || y > 9998) {
+		add("NotBefore", fmt.Sprintf("has the year %d, which RFC 3339 or the outbox can't hold", y),
+			"use a year from 1 to 9998, or leave it zero to publish at once")
+	}
 	found = append(found, headerProblems(e.Headers)...)
 	return append(found, dataProblems(e.Data, limits, marshalled)...)
 }

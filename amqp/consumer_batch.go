@@ -39,6 +39,7 @@ func (d *dispatcher) work(batch []*message) {
 	start := time.Now()
 	r.results, r.err = d.handle(batch)
 	r.duration = time.Since(start)
+	d.noteCall(r)
 	if r.err != nil {
 		return
 	}
@@ -154,6 +155,16 @@ func (d *dispatcher) again(batch []*message, c company) {
 func (d *dispatcher) deadLetter(m *message, reason DeadLetterReason, err error) {
 	d.schedule.hold(m)
 	d.letters <- letter{message: m, reason: reason, err: err}
+}
+
+func (d *dispatcher) noteCall(r report) {
+	hook := d.config.Hooks.OnCall
+	notCalled := r.batch[0].broken != nil || errors.As(r.err, new(killerError)) || errors.As(r.err, new(suspectError)) ||
+		errors.As(r.err, new(countError))
+	if hook == nil || notCalled {
+		return
+	}
+	hook(HandlerCall{Queue: d.config.Queue, Event: r.batch[0].event, BatchSize: len(r.batch), Err: r.err, Duration: r.duration})
 }
 
 func (d *dispatcher) noteFailedBatch(r report) {

@@ -20,6 +20,8 @@ type ConsumerHooks struct {
 	OnBatchFailed func(FailedBatch)
 	// OnDeadLetter is called after the broker has confirmed the copy in the dead-letter queue.
 	OnDeadLetter func(DeadLetteredMessage)
+	// OnCall is called after every call of the handler, whatever came of it, and before the hooks that say what.
+	OnCall func(HandlerCall)
 	// OnConnect is called when consuming has begun: at first, and again after every reconnect.
 	OnConnect func()
 	// OnDisconnect is called when the connection, or an attempt at it, failed.
@@ -52,6 +54,15 @@ type RetriedMessage struct {
 	Duration   time.Duration // of this try; 0 if Delayed
 	Delayed    bool          // it waits in a retry queue, and Attempt counts the tries of all rounds
 	Deliveries int64
+}
+
+// HandlerCall is one call of the handler, for an event or for a batch of them.
+type HandlerCall struct {
+	Queue     string
+	Event     surepost.Event // the first of the batch
+	BatchSize int            // events; 1 if it was alone
+	Err       error          // nil if the call succeeded
+	Duration  time.Duration
 }
 
 // FailedBatch is a batch that was rolled back. It counts as nobody's attempt.

@@ -12,6 +12,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/relay"
 )
 
 // maxShortString is the length of an AMQP 0-9-1 short string (§4.2.5.3): names, routing keys, most properties, header
@@ -28,7 +29,8 @@ const maxShortString = 255
 // PublisherConfig.OmitPartitionKey saves them.
 const HeaderPartitionKey = "surepost-partition-key"
 
-// ownHeaders is the prefix of all headers that this package sets. Event.Headers never holds them.
+// ownHeaders is the prefix of all headers that this package sets. Event.Headers never holds them; it does hold
+// relay.HeaderReplay, which is the relay's.
 const ownHeaders = "surepost-"
 
 // PublishingFromEvent returns the message that carries an event:
@@ -157,8 +159,8 @@ func headerFrameBytes(p *amqp091.Publishing) int {
 // envelope's eventId is an error, since dedupe and the broker's bookkeeping would speak of different events.
 //
 // Headers with text are taken as they are, numbers, booleans and times as text. Those that begin with "x-" are
-// RabbitMQ's own, those that begin with "surepost-" this package's: they are left out, as are tables and arrays.
-// Errors match [surepost.ErrNotAnEvent]: reading the message again can't help.
+// RabbitMQ's own, those that begin with "surepost-" this package's: they are left out, as are tables and arrays, but for
+// relay.HeaderReplay, which tells a replayed event from its first occurrence. Errors match [surepost.ErrNotAnEvent]: reading the message again can't help.
 func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 	e, err := surepost.ParseEnvelope(d.Body)
 	if err != nil {
@@ -185,7 +187,7 @@ func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 func textHeaders(table amqp091.Table) map[string]string {
 	var headers map[string]string
 	for k, v := range table {
-		if strings.HasPrefix(k, "x-") || strings.HasPrefix(k, ownHeaders) {
+		if strings.HasPrefix(k, "x-") || strings.HasPrefix(k, ownHeaders) && k != relay.HeaderReplay {
 			continue
 		}
 		text, ok := headerText(v)

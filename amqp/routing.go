@@ -21,6 +21,11 @@ type Routing struct {
 	Key string
 	// Rules are tried in order; the first that matches decides.
 	Rules []Rule
+
+	// Queue, if set, takes every event, past all exchanges: for a replay to one consumer, beside whom nobody else is to
+	// see its events again. The queue must be there, or the events are unroutable. It goes with none of the other
+	// fields. Default: none.
+	Queue string
 }
 
 // Rule sends the events that match all of its patterns to an exchange of their own, or under a key of their own.
@@ -55,6 +60,9 @@ type route struct {
 
 // compile checks a routing and returns every problem at once.
 func (r Routing) compile() (*router, []error) {
+	if r.Queue != "" {
+		return r.toQueue()
+	}
 	var errs []error
 	if r.Exchange == "" {
 		r.Exchange = defaultExchange
@@ -94,9 +102,27 @@ func (r Routing) compile() (*router, []error) {
 	return compiled, errs
 }
 
+// toQueue returns a router to a queue: through the default exchange, to which every queue is bound by its name (AMQP 0-9-1
+// §3.1.3.1).
+func (r Routing) toQueue() (*router, []error) {
+	var errs []error
+	if r.Exchange != "" || r.Key != "" || len(r.Rules) > 0 {
+		errs = append(errs, fmt.Errorf("amqp: Routing.Queue is %q, and Exchange, Key or Rules are set too: "+
+			"leave them out, or leave out Queue", r.Queue))
+	}
+	if len(r.Queue) > maxShortString {
+		errs = append(errs, fmt.Errorf("amqp: Routing.Queue is %d bytes long, the limit is %d: no queue has such a name",
+			len(r.Queue), maxShortString))
+	}
+	return &router{others: route{key: template{{text: r.Queue}}}}, errs
+}
+
 // exchanges returns the names of all exchanges that events may be published to, each once, in the order of the
-// routing.
+// routing. The default exchange is always there and can't be declared.
 func (r *router) exchanges() []string {
+	if r.others.exchange == "" {
+		return nil
+	}
 	names := []string{r.others.exchange}
 	for _, rule := range r.rules {
 		if !slices.Contains(names, rule.exchange) {

@@ -14,8 +14,6 @@ import (
 	"github.com/surepost/surepost/sqlstore/storetest"
 )
 
-// Lanes are one for now: the stores on PostgreSQL refuse more.
-
 // emptyDatabases hands out databases to tests, each to one at a time, and empties them after it: to create and drop
 // hundreds costs more than the tests.
 type emptyDatabases struct {
@@ -73,7 +71,6 @@ func TestPgxStoreConforms(t *testing.T) {
 				return err
 			},
 			Effects: func(ctx context.Context) ([]string, error) { return effects(ctx, pool) },
-			OneLane: true,
 		}
 	})
 }
@@ -109,7 +106,6 @@ func TestSQLStoreConforms(t *testing.T) {
 						return err
 					},
 					Effects: func(ctx context.Context) ([]string, error) { return effects(ctx, pool) },
-					OneLane: true,
 				}
 			})
 		})

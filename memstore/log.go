@@ -28,6 +28,9 @@ func (s *Store) Acquire(
 	ctx context.Context, lane relay.Lane, owner string, ttl time.Duration,
 ) (got relay.Lease, err error) {
 	err = s.do(ctx, func() error {
+		if d := s.destination(lane.Destination, lane.Of); d.lanes != lane.Of {
+			return &relay.LanesChangedError{Destination: lane.Destination, Lanes: d.lanes}
+		}
 		l := s.leases[share(lane)]
 		if l == nil {
 			l = &lease{}
@@ -53,7 +56,8 @@ func (s *Store) Renew(ctx context.Context, lease relay.Lease, ttl time.Duration)
 func (s *Store) Release(ctx context.Context, lease relay.Lease) error {
 	return s.do(ctx, func() error {
 		if s.holds(lease) {
-			s.leases[share(lease.Lane)].owner = ""
+			l := s.leases[share(lease.Lane)]
+			l.owner, l.expires = "", time.Now()
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/surepost/surepost/relay"
@@ -117,37 +118,9 @@ func (s *Store) Parked(
 	return events, err
 }
 
-// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
-// wait behind one of their key follow by themselves once it is published.
-func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (n int64, err error) {
-	err = s.do(ctx, func() error {
-		for _, p := range s.selected(filter) {
-			if !p.Retrying {
-				p.Retrying = true
-				n++
-			}
-		}
-		return nil
-	})
-	return n, err
-}
-
-// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
-// then.
-func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (n int64, err error) {
-	err = s.do(ctx, func() error {
-		for _, p := range s.selected(filter) {
-			delete(s.parked, parkedAt{p.Destination, p.Seq})
-			n++
-		}
-		return nil
-	})
-	return n, err
-}
-
 func (s *Store) selected(f relay.ParkedFilter) []*relay.ParkedEvent {
 	return s.list(cmp.Or(f.Destination, relay.DefaultDestination), func(p *relay.ParkedEvent) bool {
 		return (f.Key == "" || p.Event.Key == f.Key) && (f.Type == "" || p.Event.Type == f.Type) &&
-			(len(f.IDs) == 0 || slices.Contains(f.IDs, p.Event.ID))
+			(len(f.IDs) == 0 || slices.Contains(f.IDs, p.Event.ID)) && strings.Contains(p.Reason, f.Reason)
 	})
 }

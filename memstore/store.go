@@ -29,6 +29,12 @@ type Store struct {
 	leases map[relay.Lane]*lease // by destination and index; Of is 0
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
+
+	destinations  map[string]*destination
+	written       int64        // the last number given to a delayed event
+	schedule      []*scheduled // in the order of becoming due
+	actions       []relay.ParkedAction
+	cancellations []relay.Cancellation
 }
 
 var (
@@ -44,6 +50,7 @@ func New() *Store {
 		locks: map[lock]*Tx{}, rows: map[string]any{},
 		records: map[record]bool{}, attempts: map[record]attempts{},
 		leases: map[relay.Lane]*lease{}, places: map[relay.Lane]place{}, parked: map[parkedAt]*relay.ParkedEvent{},
+		destinations: map[string]*destination{},
 	}
 }
 

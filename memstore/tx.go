@@ -29,7 +29,9 @@ type Tx struct {
 	waitsFor *Tx
 	locks    []lock
 	entries  []relay.Entry
-	rows     map[string]any // nil: removed
+	delayed  []*scheduled
+	revoked  map[*scheduled]bool // of others
+	rows     map[string]any      // nil: removed
 	records  map[record]bool
 }
 
@@ -46,6 +48,7 @@ const (
 	lockRow lockKind = iota + 1
 	lockEventKey
 	lockRecord
+	lockScheduled
 )
 
 // Begin opens a transaction.
@@ -53,7 +56,7 @@ func (s *Store) Begin(ctx context.Context) (*Tx, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &Tx{store: s, ended: make(chan struct{}), rows: map[string]any{}, records: map[record]bool{}}, nil
+	return &Tx{store: s, ended: make(chan struct{}), rows: map[string]any{}, records: map[record]bool{}, revoked: map[*scheduled]bool{}}, nil
 }
 
 // Do runs work in a transaction, which it commits if work returns nil. Otherwise, and when work panics, it rolls back.
@@ -85,6 +88,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 		return fmt.Errorf("memstore: rolled back: %w", err)
 	}
 	s.log = append(s.log, tx.entries...)
+	s.commitSchedule(tx)
 	for key, value := range tx.rows {
 		if value == nil {
 			delete(s.rows, key)

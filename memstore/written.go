@@ -6,8 +6,8 @@ import (
 	"github.com/surepost/surepost"
 )
 
-// Written returns the events that tx itself has written, in the order of writing: what a test asserts before the commit
-// (outboxtest.RequireWritten). Its error says that tx has ended, or that an operation of it has failed.
+// Written returns the events that tx itself has written, in the order of writing, delayed ones last: what a test asserts before
+// the commit (outboxtest.RequireWritten). Its error says that tx has ended, or that an operation of it has failed.
 func (s *Store) Written(ctx context.Context, tx *Tx) (events []surepost.Event, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -16,6 +16,9 @@ func (s *Store) Written(ctx context.Context, tx *Tx) (events []surepost.Event, e
 	}
 	for _, entry := range tx.entries {
 		events = append(events, copyEntry(entry).Event)
+	}
+	for _, d := range tx.delayed {
+		events = append(events, d.copy().Event)
 	}
 	return events, nil
 }

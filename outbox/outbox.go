@@ -83,7 +83,8 @@ func New[TX any](store Store[TX], config Config) (*Outbox[TX], error) {
 }
 
 // Write adds the events to the log inside tx. They are published after tx commits, in this order where they share a
-// key, and never if it rolls back.
+// key, and never if it rolls back. Those whose NotBefore is in the future, by the store's clock, go to the schedule
+// instead, until they are due.
 //
 // An error that matches surepost.ErrInvalidEvent tells everything that is wrong with the events, and nothing was sent
 // to the database: tx is still usable. Any other error comes from the database, and the transaction must be rolled
@@ -102,6 +103,9 @@ func (o *Outbox[TX]) Write(ctx context.Context, tx TX, events ...surepost.Event)
 				return err
 			}
 		}
+	}
+	if delayed(prepared) {
+		return o.schedule(ctx, tx, prepared)
 	}
 	return o.store.Append(ctx, tx, prepared)
 }

@@ -16,22 +16,41 @@ type Config struct {
 	// destinations. Default "default".
 	Destination string
 
+	// Lanes is how many lanes the destination gets if it is new; one that is there keeps its own, which SetLanes of the
+	// store changes. The lanes are shared out among all relays of the destination, and each has a connection to the
+	// database, a session with the broker and a reader of the log. Default 1: one lane publishes many thousand events a
+	// second. 1 to MaxLanes; more than 1 needs a store that is a LaneStore.
+	Lanes int
+
 	// Owner names this relay in the lease. It must be unique among all relays. Default: host name, process id and a
 	// random part.
 	Owner string
 
-	// LeaseTTL is how long a relay that died keeps its lane from the others. It is renewed at a third of it. Default
-	// 15 s: short enough for people, long enough that a pause of the database or the process doesn't change owners.
+	// LeaseTTL is how long a relay that died keeps its lanes from the others: they take them over when the lease has run
+	// out, and was seen so for another two fifths of it without a renewal, so that a clock that jumped or a database that
+	// was away doesn't cost everybody his lanes. It is renewed at a third of it. Default 15 s: short enough for people, long enough that a pause of the database or the process doesn't change owners.
 	// At least 1 s.
 	LeaseTTL time.Duration
 
+	// Replay says that the destination is a replay, made by the store's CreateReplay: Run publishes what is left of it and
+	// returns. If there is no such replay (any more), Run halts instead of making a destination of that name, which
+	// would begin at the log's beginning. Default false; a relay that finds a replay there all the same ends with it,
+	// too.
+	Replay bool
+
+	// MaxEventsPerSecond is the most that the relay sends, all lanes and repetitions included, evenly: no more than a tenth
+	// of a second's share at once. For replays, which consumers would otherwise feel, and brokers that are others'
+	// as well. Default 0: no limit.
+	MaxEventsPerSecond int
+
 	// PageEvents is how many events one read of the log returns at most. Default 250: progress is stored by pages, so
 	// that a smaller page leaves less to be published again after a crash, and a larger one gains no speed. 1 to
-	// 10,000.
+	// 10,000. With MaxEventsPerSecond the default is at most a quarter of a second's share.
 	PageEvents int
 
 	// BufferEvents is how many events are read and not yet settled at most. Default 4000, and at least four pages, so
-	// that keys behind a slow one still find others' events to send.
+	// that keys behind a slow one still find others' events to send. With MaxEventsPerSecond the default is at most a
+	// second's share, and at least four pages: what was read is sent before a relay stops.
 	BufferEvents int
 
 	// BufferBytes is how much data (Event.Data) is read and not yet settled, at most and roughly: pages become smaller
@@ -104,7 +123,7 @@ const (
 
 // Hooks are called as things happen, from the relay's own goroutines: they must return quickly. Any may be nil.
 type Hooks struct {
-	// OnState: the relay has become Standby, Leading or Stopped.
+	// OnState: of this lane, the relay has become Standby, Leading or Stopped.
 	OnState func(lane Lane, state State)
 	// OnPublished: a batch of events was confirmed.
 	OnPublished func(lane Lane, events int)
@@ -114,8 +133,18 @@ type Hooks struct {
 	OnRetry func(lane Lane, entry Entry, outcome Outcome)
 	// OnBlocked: the broker asked to send nothing, or allowed it again.
 	OnBlocked func(lane Lane, blocked bool, reason string)
-	// OnError: the store or the broker failed; the relay begins again from its checkpoint.
+	// OnError: the store or the broker failed; the relay begins again from its checkpoint. What concerns no single lane
+	// comes with a lane whose Of is 0.
 	OnError func(lane Lane, err error)
+	// OnSettled: the broker has told what became of events, in the order of sending. The slice is the relay's: keep none
+	// of it.
+	OnSettled func(lane Lane, settled []Settled)
+	// OnRead: a read of the log has returned events, of which stragglers had committed late (Page.Stragglers).
+	OnRead func(lane Lane, events, stragglers int)
+	// OnSession: a session with the broker was opened.
+	OnSession func(lane Lane)
+	// OnRenew: the lease was renewed (nil), or couldn't be. ErrLeaseLost says that it never will be.
+	OnRenew func(lane Lane, err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -124,7 +153,12 @@ func (c Config) withDefaults() Config {
 		host, _ := os.Hostname() // an empty name does no harm: the random part makes it unique
 		c.Owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), surepost.NewID()[24:])
 	}
+	def(&c.Lanes, 1)
 	def(&c.LeaseTTL, 15*time.Second)
+	if c.MaxEventsPerSecond > 0 {
+		def(&c.PageEvents, min(250, max(1, c.MaxEventsPerSecond/4)))
+		def(&c.BufferEvents, max(min(4000, c.MaxEventsPerSecond), 4*c.PageEvents))
+	}
 	def(&c.PageEvents, 250)
 	def(&c.BufferEvents, max(4000, 4*c.PageEvents))
 	def(&c.BufferBytes, 64<<20)
@@ -157,7 +191,10 @@ func (c Config) validate() error {
 		}
 	}
 	check(len(c.Destination) <= surepost.MaxNameBytes, "Destination is %d bytes long, the limit is %d: shorten it", len(c.Destination), surepost.MaxNameBytes)
+	check(c.Lanes >= 1 && c.Lanes <= MaxLanes, "Lanes is %d: use 1 to %d", c.Lanes, MaxLanes)
 	check(c.LeaseTTL >= time.Second, "LeaseTTL is %v: use at least 1s, or a pause of the database would change the lane's owner", c.LeaseTTL)
+	check(!c.Replay || c.Destination != DefaultDestination, "Replay is set, and Destination isn't: name the replay")
+	check(c.MaxEventsPerSecond >= 0, "MaxEventsPerSecond is %d: use a positive number, or 0 for no limit", c.MaxEventsPerSecond)
 	check(c.PageEvents >= 1 && c.PageEvents <= 10_000, "PageEvents is %d: use 1 to 10000", c.PageEvents)
 	check(c.BufferEvents >= c.PageEvents, "BufferEvents is %d: use at least PageEvents (%d)", c.BufferEvents, c.PageEvents)
 	check(c.BufferBytes >= 1<<20, "BufferBytes is %d: use at least 1 MiB (1048576)", c.BufferBytes)

@@ -73,6 +73,9 @@ type fakeStore struct {
 	parked   map[int64]Parked
 	retry    map[int64]bool
 	stale    int // writes refused for their epoch
+
+	// replays, if set, makes the log a replay of the entries that it selects, read in windows of a few numbers.
+	replays func(e *Entry) bool
 }
 
 func newFakeStore(f *faults) *fakeStore {
@@ -162,12 +165,29 @@ func (l *fakeLog) Read(ctx context.Context, limit int) (p Page, err error) {
 	err = l.s.faults.do(ctx, func() error {
 		l.s.mu.Lock()
 		defer l.s.mu.Unlock()
+		if l.s.replays != nil {
+			p = l.replayed(limit)
+			return nil
+		}
 		end := min(l.at+limit, len(l.s.entries))
 		p = Page{Entries: slices.Clone(l.s.entries[l.at:end]), After: end, Full: end == l.at+limit}
 		l.at = end
 		return nil
 	})
 	return p, err
+}
+
+// replayed reads as the log of a replay does: a page may be empty although there is more.
+func (l *fakeLog) replayed(limit int) (p Page) {
+	const window = 7
+	for end := min(l.at+window, len(l.s.entries)); l.at < end && len(p.Entries) < limit; l.at++ {
+		if e := l.s.entries[l.at]; l.s.replays(&e) {
+			p.Entries = append(p.Entries, e)
+		}
+	}
+	p.After, p.Done = l.at, l.at == len(l.s.entries)
+	p.Full = !p.Done
+	return p
 }
 
 func (l *fakeLog) Checkpoint(ctx context.Context, at Position, parked []Parked) error {

@@ -14,14 +14,14 @@ type keeper struct {
 	ttl        time.Duration
 	validUntil atomic.Int64 // nanoseconds of the monotonic clock since start
 	start      time.Time
-	onError    func(error)
+	told       func(error) // what came of each renewal
 }
 
 // keep returns a keeper for a lease that was asked for at asked, and starts renewing it. The context that it returns
 // ends, with ErrLeaseLost as its cause, when another relay may have the lane. The caller cancels ctx to end it, and
 // waits for done.
-func keep(ctx context.Context, store Store, lease Lease, ttl time.Duration, asked time.Time, onError func(error)) (k *keeper, held context.Context, done <-chan struct{}) {
-	k = &keeper{store: store, lease: lease, ttl: ttl, start: asked, onError: onError}
+func keep(ctx context.Context, store Store, lease Lease, ttl time.Duration, asked time.Time, told func(error)) (k *keeper, held context.Context, done <-chan struct{}) {
+	k = &keeper{store: store, lease: lease, ttl: ttl, start: asked, told: told}
 	k.validUntil.Store(int64(ttl))
 	held, lost := context.WithCancelCause(ctx)
 	finished := make(chan struct{})
@@ -60,13 +60,15 @@ func (k *keeper) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			k.validUntil.Store(int64(asked + k.ttl))
+			k.told(nil)
 			timer.Reset(every)
 		case errors.Is(err, ErrLeaseLost):
+			k.told(err)
 			return ErrLeaseLost
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
-			k.onError(err)
+			k.told(err)
 			timer.Reset(every / 10)
 		}
 	}

@@ -11,6 +11,7 @@ type ParkedFilter struct {
 	Key         string
 	Type        string
 	IDs         []string
+	Reason      string // a part of it, taken literally
 }
 
 // ParkedEvent is an event that was taken out of the stream, as an operator sees it.
@@ -22,3 +23,24 @@ type ParkedEvent struct {
 	At       time.Time
 	Retrying bool // the relay was asked to publish it again
 }
+
+// ParkedAction is what an operator did to a parked event.
+type ParkedAction struct {
+	Action      ParkedActionKind
+	By          string // who, as given to RetryParked or DiscardParked
+	At          time.Time
+	Destination string
+	Seq         int64
+	EventID     string
+	Type        string
+	Key         string
+	Reason      string // why it was parked
+}
+
+// ParkedActionKind names what was done.
+type ParkedActionKind string
+
+const (
+	ParkedRetry   ParkedActionKind = "retry"
+	ParkedDiscard ParkedActionKind = "discard"
+)

@@ -8,19 +8,27 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/surepost/surepost"
 )
 
-// Relay publishes a log's events to a broker. One Run at a time; the other methods are safe for concurrent use.
+// Relay publishes a log's events to a broker: as many of its destination's lanes as are its share among the relays that
+// are alive. One Run at a time; the other methods are safe for concurrent use.
 type Relay struct {
-	store     Store
+	store     LaneStore
 	publisher Publisher
 	config    Config
-	lane      Lane
-	wake      chan struct{}
+	pace      *pace
+	instance  string // tells this relay from others of its name
+	vitals    vitals
 
 	mu      sync.Mutex
-	report  Report
 	running bool
+	led     map[*leader]struct{}
+	of      int // lanes of the destination, 0 until that is known
+	lanes   map[Lane]*LaneReport
+	last    failure
+	done    bool // all lanes have come to the end of their log
 }
 
 // New returns a relay from the store to the publisher.
@@ -33,6 +41,14 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	if publisher == nil {
 		err = errors.Join(err, errors.New("relay: no publisher: pass an amqp.Publisher"))
 	}
+	lanes, several := store.(LaneStore)
+	if !several {
+		lanes = oneLane{store}
+		if config.Lanes > 1 {
+			err = errors.Join(err, fmt.Errorf("relay: Config.Lanes is %d, and this store (%T) has one lane: set it to 1, or use a store that is a LaneStore, "+
+				"as those on PostgreSQL are", config.Lanes, store))
+		}
+	}
 	if w, ok := publisher.(interface{ Window() int }); ok && w.Window() < config.WindowEvents {
 		err = errors.Join(err, fmt.Errorf("relay: Config.WindowEvents is %d, and the publisher allows %d events without an outcome: lower the one or raise the other",
 			config.WindowEvents, w.Window()))
@@ -40,20 +56,24 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	lane := Lane{Destination: config.Destination, Index: 0, Of: 1}
 	return &Relay{
-		store: store, publisher: publisher, config: config, lane: lane,
-		wake:   make(chan struct{}, 1),
-		report: Report{Lane: lane, Owner: config.Owner},
+		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
+		pace: newPace(config.MaxEventsPerSecond),
+		led:  map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
+		vitals: vitals{signs: Vitals{LeaseTTL: config.LeaseTTL}},
 	}, nil
 }
 
 // Wake tells the relay that events may have been committed, so that it need not wait for its next poll. It never
 // blocks. Services that run their relay themselves call it after a commit.
 func (r *Relay) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.led {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -61,19 +81,16 @@ func (r *Relay) Wake() {
 // Call it before Run to find a wrong configuration at once: Run itself takes a server that doesn't answer for an
 // outage, and waits.
 func (r *Relay) Check(ctx context.Context) error {
-	err := r.store.Check(ctx)
-	session, e := r.publisher.Open(ctx)
-	if e != nil {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, session.Close(ctx))
+	return errors.Join(r.store.Check(ctx), r.CheckBroker(ctx))
 }
 
-// Run publishes until ctx ends: it waits for the lane's lease, holds it, and begins again after every failure of the
-// store or the broker, for as long as it takes. When ctx ends it settles what it has read, stores how far it came,
-// releases the lease and returns nil. It returns an error only if something is wrong that time doesn't mend (it
-// matches ErrHalt, and says what to do), such as tables that were not migrated.
-func (r *Relay) Run(ctx context.Context) error {
+// Run publishes until ctx ends: it takes its share of the destination's lanes, gives some back as other relays come, takes
+// over those of relays that died, and begins again after every failure of the store or the broker, for as long as it
+// takes. When ctx ends it settles what it has read, stores how far it came, releases the leases and returns nil. It
+// also returns nil when the destination is a replay, and all of it was published or parked (Report.Done). It returns an
+// error only if something is wrong that time doesn't mend (it matches ErrHalt, and says what to do), such as tables that
+// were not migrated, or another relay of its name.
+func (r *Relay) Run(ctx context.Context) (err error) {
 	r.mu.Lock()
 	if r.running {
 		r.mu.Unlock()
@@ -81,129 +98,36 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	r.running = true
 	r.mu.Unlock()
+	ended := r.vitals.began(ctx)
 	defer func() {
-		r.setState(Stopped)
+		ended(err)
 		r.mu.Lock()
 		r.running = false
 		r.mu.Unlock()
 	}()
-
 	defer r.chores(ctx)()
-	log := r.config.Logger.With("lane", r.lane.String(), "owner", r.config.Owner)
-	pause := backoff{min: r.config.BackoffMin, max: r.config.BackoffMax}
-	for {
-		began := time.Now()
-		err := r.term(ctx, log)
-		var held *LeaseHeldError
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, ErrHalt):
-			log.Error("the lane is halted", "err", err)
-			return err
-		case errors.As(err, &held):
-			// A standby looks again when the lease may have run out, and now and then before that in case it is
-			// released.
-			r.setState(Standby)
-			pause.reset()
-			sleep(ctx, min(max(held.Expires, 50*time.Millisecond), r.config.LeaseTTL/5)+rand.N(50*time.Millisecond))
-		default:
-			r.setState(Standby)
-			r.failed(log, "not leading", err)
-			var given *givenAwayError
-			if errors.As(err, &given) { // longer than a standby takes to look again, or this relay would be the first
-				sleep(ctx, r.config.LeaseTTL/2)
-				pause.reset()
-				continue
-			}
-			if time.Since(began) > r.config.LeaseTTL {
-				pause.reset()
-			}
-			sleep(ctx, pause.next())
-		}
-	}
+	return newSupervisor(r).run(ctx)
 }
 
-// term is one holding of the lease.
-func (r *Relay) term(ctx context.Context, log *slog.Logger) error {
-	attempt, cancel := context.WithTimeout(ctx, r.config.LeaseTTL)
-	defer cancel()
-	if _, err := within(attempt, errorOnly(r.store.Check), nil); err != nil {
-		return err
-	}
-	asked := time.Now()
-	lease, err := within(attempt, func(ctx context.Context) (Lease, error) {
-		return r.store.Acquire(ctx, r.lane, r.config.Owner, r.config.LeaseTTL)
-	}, nil) // a lease that comes late runs out
-	if err != nil {
-		return err
-	}
-	log = log.With("epoch", lease.Epoch)
-	log.Info("leading")
-	r.lead(lease.Epoch)
-
-	// The lease outlives ctx for as long as it takes to settle what was read.
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	keeper, held, kept := keep(life, r.store, lease, r.config.LeaseTTL, asked, func(err error) { r.failed(log, "the lease couldn't be renewed yet", err) })
-	defer func() {
-		end()
-		<-kept
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout) // a courtesy to standbys, which wait for the expiry otherwise
-		defer cancel()
-		_, err := within(release, errorOnly(func(ctx context.Context) error { return r.store.Release(ctx, lease) }), nil)
-		if err != nil {
-			log.Warn("the lease wasn't released: it runs out by itself", "err", err)
-		}
-	}()
-
-	suspects := newSuspects()
-	pause := backoff{min: r.config.BackoffMin, max: r.config.BackoffMax}
-	failing := time.Time{} // since when, without any progress in between
-	for {
-		before := r.Report().Published
-		err := r.run(ctx, held, lease, keeper, suspects, log)
-		switch {
-		case ctx.Err() != nil && held.Err() == nil:
-			return nil
-		case held.Err() != nil:
-			return context.Cause(held)
-		case errors.Is(err, ErrHalt), errors.Is(err, ErrLeaseLost):
-			return err
-		}
-		r.failed(log, "beginning again from the checkpoint", err)
-		if failing.IsZero() || r.Report().Published != before {
-			failing = time.Now()
-			pause.reset()
-		}
-		if time.Since(failing) > 2*r.config.LeaseTTL {
-			return &givenAwayError{err}
-		}
-		wait, cancel := context.WithCancel(held)
-		stop := context.AfterFunc(ctx, cancel)
-		sleep(wait, pause.next())
-		stop()
-		cancel()
-	}
-}
-
-// givenAwayError says that the lane was left to others after failing for long.
-type givenAwayError struct{ err error }
-
-func (e *givenAwayError) Error() string {
-	return "relay: giving the lane to another relay, which may reach what this one can't: " + e.err.Error()
-}
-
-func (e *givenAwayError) Unwrap() error { return e.err }
-
-func (r *Relay) failed(log *slog.Logger, what string, err error) {
+// failed notes an error of a lane, or of the relay as a whole (of a lane whose Of is 0).
+func (r *Relay) failed(lane Lane, log *slog.Logger, what string, err error) {
 	log.Warn(what, "err", err)
+	now := failure{err, time.Now()}
 	r.mu.Lock()
-	r.report.LastError, r.report.LastErrorAt = err, time.Now()
+	r.last = now
+	if rp := r.lanes[lane]; rp != nil {
+		rp.LastError, rp.LastErrorAt = now.err, now.at
+	}
 	r.mu.Unlock()
 	if h := r.config.Hooks.OnError; h != nil {
-		h(r.lane, err)
+		h(lane, err)
 	}
+}
+
+// failure is an error of the store or the broker.
+type failure struct {
+	err error
+	at  time.Time
 }
 
 // backoff is a pause that doubles, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"):

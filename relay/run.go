@@ -16,7 +16,7 @@ const closeTimeout = 2 * time.Second
 
 // run opens the log and a session and publishes until one of them fails, the lease is lost (held ends), or stop ends
 // and what was read is settled.
-func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
+func (r *leader) run(stop, held context.Context, lease Lease, keeper *keeper, suspects *suspects, log *slog.Logger) error {
 	// Everything of this run ends with it, and nothing begins after stop.
 	ctx, cancel := context.WithCancelCause(held)
 	defer cancel(nil)
@@ -29,20 +29,27 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 	reading, read := context.WithTimeout(opening, r.config.LeaseTTL)
 	defer read()
 	l, err := within(reading, func(ctx context.Context) (Log, error) { return r.store.Open(ctx, lease) }, closeLog)
+	r.vitals.store(err)
 	if err != nil {
 		return fmt.Errorf("relay: open the log: %w", err)
 	}
 	clerk := newClerk(ctx, l, r.config.LeaseTTL)
 	defer clerk.close()
 	keys, err := clerk.parkedKeys(reading)
+	r.vitals.store(err)
 	if err != nil {
 		return fmt.Errorf("relay: read the parked keys: %w", err)
 	}
 	session, err := r.publisher.Open(opening)
+	r.vitals.broker(err)
 	if err != nil {
 		return err
 	}
-	r.update(func(rp *Report) { rp.Sessions++ })
+	r.update(func(rp *LaneReport) { rp.Sessions++ })
+	defer r.vitals.session()()
+	if h := r.config.Hooks.OnSession; h != nil {
+		h(r.lane)
+	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // in good order it was closed before
 		defer cancel()
@@ -53,8 +60,16 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
 		stream: newStream(r.config.policy(), suspects, keys), poll: r.config.PollBusy,
 		eventBytes: r.config.BufferBytes / (3 * r.config.PageEvents), // begin with a small page: who knows how large they are
+		pulse:      r.vitals.begin(),
 	}
 	err = p.loop(ctx, stop)
+	r.vitals.end(p.pulse)
+	if lost := session.Err(); err != nil && lost != nil {
+		r.vitals.broker(lost)
+	}
+	if p.blocked {
+		p.tellBlocked(false, "") // of this session: the next one may know better
+	}
 	if errors.Is(err, ErrRefused) {
 		suspects.refused(p.stream.inFlight(), p.stream.proven || errors.Is(err, ErrUnpublishable), err.Error())
 	}
@@ -64,7 +79,7 @@ func (r *Relay) run(stop, held context.Context, lease Lease, keeper *keeper, sus
 // pump moves entries from the log to the session. It is one goroutine, which owns the stream and the session; the log
 // belongs to the clerk.
 type pump struct {
-	relay    *Relay
+	relay    *leader
 	keeper   *keeper
 	suspects *suspects
 	log      *slog.Logger
@@ -77,18 +92,26 @@ type pump struct {
 	poll         time.Duration // the next wait for news
 	blocked      bool          // the broker wants nothing, as last told
 	heldSince    time.Time     // nothing but held entries is left to be sent
+	pacedUntil   time.Time     // more could be sent, and must wait until then for the rate's sake
 
 	reading       bool
 	woken         bool // since the last read was asked for
 	logFailed     bool // the log is of no use any more
 	exhausted     bool // the last read left nothing
+	ended         bool // the last read found the log's end
+	lastLook      bool // for released events is under way, with nothing else left to be done
+	done          bool // it found none
 	readAt        time.Time
 	storing       bool
 	storedAt      time.Time
 	pending       settlement // taken off the stream, not stored yet
+	passed        Position   // all that was read before it is settled, and was taken off the stream; nil for none
 	releasedAt    time.Time
 	draining      bool // stop has ended: nothing more is read
 	drainDeadline time.Time
+
+	pulse    *pulse
+	observed []Settled // for Hooks.OnSettled
 }
 
 func (p *pump) loop(ctx, stop context.Context) error {
@@ -97,6 +120,7 @@ func (p *pump) loop(ctx, stop context.Context) error {
 	stopped := stop.Done()
 	for {
 		now := time.Now()
+		p.pulse.beat(now)
 		p.window, p.page = p.suspects.window(p.relay.config.WindowEvents, p.relay.config.PageEvents)
 		if !p.keeper.valid() {
 			return ErrLeaseLost
@@ -105,6 +129,10 @@ func (p *pump) loop(ctx, stop context.Context) error {
 			return err
 		}
 		p.reconsider(now)
+		if p.done {
+			p.drainDeadline = now.Add(p.relay.config.ShutdownTimeout)
+			return errors.Join(errDone, p.finish(ctx))
+		}
 		p.ask(now)
 		if p.draining && (p.drained() || !now.Before(p.drainDeadline)) {
 			return p.finish(ctx)
@@ -138,14 +166,24 @@ func (p *pump) loop(ctx, stop context.Context) error {
 	}
 }
 
+// errDone says that the log has ended and everything before its end is settled.
+var errDone = errors.New("relay: the log has ended")
+
 // send hands over what may be sent.
 func (p *pump) send(ctx context.Context, now time.Time) error {
+	p.pacedUntil = time.Time{}
 	if blocked, _, _ := p.session.Blocked(); blocked {
 		return nil
 	}
 	for len(p.stream.flying) < p.window {
+		allowed, again := p.relay.pace.take(now)
+		if !allowed {
+			p.pacedUntil = again
+			return nil
+		}
 		tag, entry := p.stream.next(now)
 		if entry == nil {
+			p.relay.pace.giveBack()
 			return nil
 		}
 		if err := p.session.Send(ctx, tag, entry); err != nil {
@@ -176,6 +214,9 @@ func (p *pump) ask(now time.Time) {
 	config := &p.relay.config
 	if !p.storing {
 		p.pending = p.pending.join(p.stream.settled())
+		if p.passed != nil && now.Sub(p.storedAt) >= passedEvery {
+			p.pass()
+		}
 		if !p.pending.empty() && (p.pending.urgent() || now.Sub(p.storedAt) >= config.CheckpointInterval) {
 			p.store(now)
 		}
@@ -183,15 +224,25 @@ func (p *pump) ask(now time.Time) {
 	if p.draining || p.reading {
 		return
 	}
-	if now.Sub(p.releasedAt) >= releasedEvery && !p.stream.releasing() {
-		p.reading, p.releasedAt = true, now
+	nothingLeft := p.ended && !p.storing && p.pending.empty() && len(p.stream.pages) == 0
+	if (nothingLeft || now.Sub(p.releasedAt) >= releasedEvery) && !p.stream.releasing() {
+		p.reading, p.releasedAt, p.lastLook = true, now, nothingLeft
 		p.clerk.released(p.limit())
 		return
 	}
-	if p.stream.room(p.limit(), config) && !now.Before(p.readAt) {
+	if !p.ended && p.stream.room(p.limit(), config) && !now.Before(p.readAt) {
 		p.reading, p.woken = true, false
 		p.clerk.read(p.limit())
 	}
+}
+
+// passedEvery is how often a lane without events stores how far it has looked, where others have some: retention goes no
+// further than the lane furthest behind, and new lanes begin there.
+const passedEvery = 5 * time.Second
+
+// pass adds to what is to be stored how far the lane has looked.
+func (p *pump) pass() {
+	p.pending, p.passed = p.pending.join(settlement{at: p.passed}), nil
 }
 
 // store gives the clerk what was settled.
@@ -220,9 +271,10 @@ func (p *pump) due(now time.Time, blocked bool) time.Time {
 	}
 	if !blocked && len(p.stream.flying) < p.window {
 		sooner(p.stream.wakeAt())
+		sooner(p.pacedUntil)
 	}
 	if !p.reading && !p.draining {
-		if p.stream.room(p.limit(), &p.relay.config) {
+		if !p.ended && p.stream.room(p.limit(), &p.relay.config) {
 			sooner(p.readAt)
 		}
 		if !p.stream.releasing() {
@@ -243,6 +295,7 @@ func (p *pump) settle(batch []Outcome) error {
 	now := time.Now()
 	confirmed, retries := 0, 0
 	for _, o := range batch {
+		p.observe(o, now)
 		entry, again, err := p.stream.settle(o, now)
 		if err != nil {
 			return err
@@ -260,19 +313,24 @@ func (p *pump) settle(batch []Outcome) error {
 		}
 		p.suspects.settled(entry.Seq)
 	}
-	p.relay.update(func(rp *Report) {
+	p.relay.update(func(rp *LaneReport) {
 		rp.Published += int64(confirmed)
 		rp.Retries += int64(retries)
 		rp.InFlight, rp.Open = len(p.stream.flying), p.stream.open
 	})
+	if confirmed > 0 {
+		p.relay.failing.Store(false)
+	}
 	if h := p.relay.config.Hooks.OnPublished; h != nil && confirmed > 0 {
 		h(p.relay.lane, confirmed)
 	}
+	p.tellObserved()
 	return nil
 }
 
 // take takes in what the clerk has done.
 func (p *pump) take(result clerkResult) error {
+	p.relay.vitals.store(result.err)
 	if result.err != nil {
 		p.logFailed = true
 		return result.err
@@ -288,9 +346,16 @@ func (p *pump) take(result clerkResult) error {
 				size += result.page.Entries[i].bytes()
 			}
 			p.eventBytes = max(size/n, p.eventBytes*7/8) // soon small after a large one, slowly large again
+			if h := p.relay.config.Hooks.OnRead; h != nil {
+				h(p.relay.lane, n, result.page.Stragglers)
+			}
 		}
-		p.exhausted = !result.page.Full
+		p.exhausted, p.ended = !result.page.Full, result.page.Done
+		if p.passed = nil; p.relay.lane.Of > 1 && len(p.stream.pages) == 0 {
+			p.passed = result.page.After
+		}
 		if p.exhausted && p.stream.open == 0 {
+			p.relay.failing.Store(false)
 			p.suspects.clear() // whatever was in flight has been settled, or isn't there any more
 		}
 		switch {
@@ -304,7 +369,7 @@ func (p *pump) take(result clerkResult) error {
 			p.readAt = now.Add(p.poll)
 			p.poll = min(p.poll*5/4, p.relay.config.PollIdle)
 		}
-		p.relay.update(func(rp *Report) {
+		p.relay.update(func(rp *LaneReport) {
 			rp.Reads++
 			rp.Stragglers += int64(result.page.Stragglers)
 			rp.Open = p.stream.open
@@ -315,6 +380,7 @@ func (p *pump) take(result clerkResult) error {
 		if len(result.entries) > 0 {
 			p.stream.addReleased(result.entries)
 		}
+		p.done = p.lastLook && len(result.entries) == 0
 	case clerkStored:
 		p.storing = false
 		p.stream.unparked(result.clear)
@@ -322,7 +388,7 @@ func (p *pump) take(result clerkResult) error {
 		if len(result.stored.keys) > 0 { // more of these keys may have been waiting
 			p.releasedAt = time.Time{}
 		}
-		p.relay.update(func(rp *Report) { rp.CaughtUp = p.exhausted && p.stream.open == 0 })
+		p.relay.update(func(rp *LaneReport) { rp.CaughtUp = p.exhausted && p.stream.open == 0 })
 	}
 	return nil
 }
@@ -335,7 +401,7 @@ func (p *pump) noteParked(s settlement) {
 		}
 	}
 	if len(s.parked) > 0 {
-		p.relay.update(func(rp *Report) { rp.Parked += int64(len(s.parked)) })
+		p.relay.update(func(rp *LaneReport) { rp.Parked += int64(len(s.parked)) })
 	}
 }
 
@@ -343,13 +409,17 @@ func (p *pump) noteBlocked(blocked bool, reason string) {
 	if blocked == p.blocked {
 		return
 	}
-	p.blocked = blocked
-	p.relay.update(func(rp *Report) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if blocked {
 		p.log.Warn("the broker asked to send nothing", "reason", reason)
 	} else {
 		p.log.Info("the broker takes events again")
 	}
+	p.tellBlocked(blocked, reason)
+}
+
+func (p *pump) tellBlocked(blocked bool, reason string) {
+	p.blocked = blocked
+	p.relay.update(func(rp *LaneReport) { rp.Blocked, rp.BlockedReason = blocked, reason })
 	if h := p.relay.config.Hooks.OnBlocked; h != nil {
 		h(p.relay.lane, blocked, reason)
 	}
@@ -386,6 +456,9 @@ func (p *pump) flush(ctx context.Context) error {
 	for {
 		if !p.storing {
 			p.pending = p.pending.join(p.stream.settled())
+			if p.passed != nil {
+				p.pass()
+			}
 			if p.pending.empty() {
 				return nil
 			}

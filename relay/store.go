@@ -65,12 +65,6 @@ type Log interface {
 	Close(ctx context.Context) error
 }
 
-// Lane names a share of the log and what it is published for.
-type Lane struct {
-	Destination string // whose cursor it is: one log can feed several brokers
-	Index, Of   int    // lane Index of Of: it has the slots with slot % Of == Index
-}
-
 // Lease is the right to publish a lane. It is worth nothing once a higher epoch was given out.
 type Lease struct {
 	Lane  Lane
@@ -92,6 +86,7 @@ type Page struct {
 	Entries []Entry
 	After   Position // behind the last entry; also changes as time passes without entries
 	Full    bool     // there may be more at once
+	Done    bool     // the log ends here, and nothing will ever come: a replay's does
 	// Stragglers counts the entries, at the front, that committed after ones with higher numbers had been read.
 	Stragglers int
 }

@@ -68,6 +68,7 @@ type item struct {
 	chain      *chain // nil without a key
 	prev, next *item  // of the chain
 	wakeAt     time.Time
+	sentAt     time.Time
 	freed      bool   // a suspect that is to be held back no more
 	refusal    string // why it can never be published
 }
@@ -80,9 +81,10 @@ func newStream(p policy, suspects *suspects, parkedKeys []string) *stream {
 	return s
 }
 
-// add takes in a page that was read. Pages without entries need no place: the next one's position is behind theirs.
+// add takes in a page that was read. Pages without entries need no place, for the next one's position is behind theirs:
+// unless they are on the way through rows that aren't for this log, which may take long, or at its end.
 func (s *stream) add(p Page) {
-	if len(p.Entries) == 0 {
+	if len(p.Entries) == 0 && !p.Full && !p.Done {
 		return
 	}
 	pg := &page{after: p.After, count: len(p.Entries), entries: p.Entries}
@@ -180,7 +182,7 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 			s.hold(it)
 			continue
 		}
-		it.state = flying
+		it.state, it.sentAt = flying, now
 		if it.chain != nil {
 			it.chain.flying++
 		}

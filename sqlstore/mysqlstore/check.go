@@ -204,7 +204,7 @@ func (s *Store) checkEngines(ctx context.Context, tx *sql.Tx) (found, failed err
 		list = append(list, misfit("column seq of table %[1]s must be AUTO_INCREMENT: ALTER TABLE %[1]s MODIFY seq BIGINT NOT NULL AUTO_INCREMENT",
 			s.config.name("outbox")))
 	}
-	for _, column := range []string{"outbox.id", "outbox.key", "parked.key", "inbox.consumer", "inbox.event_id"} {
+	for _, column := range []string{"outbox.id", "outbox.key", "parked.key", "scheduled.id", "scheduled.key", "inbox.consumer", "inbox.event_id"} {
 		if c := columns[column]; !strings.HasPrefix(c, "varbinary") {
 			table, name, _ := strings.Cut(column, ".")
 			list = append(list, misfit("column %[1]s of table %[2]s is %[3]s, which doesn't compare byte by byte: ALTER TABLE %[2]s MODIFY %[4]s VARBINARY(255) NOT NULL",

@@ -51,7 +51,7 @@ func (c Config) validate() error {
 }
 
 // tables are the names that statements use as ${name}.
-var tables = []string{"migration", "outbox", "lease", "parked", "inbox", "inbox_attempt", "lock"}
+var tables = []string{"migration", "outbox", "lease", "parked", "inbox", "inbox_attempt", "lock", "parked_action", "scheduled", "cancellation"}
 
 // expand replaces ${…} in a statement by the quoted, qualified names.
 func (c Config) expand(statement string) string {

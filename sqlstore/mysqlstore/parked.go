@@ -192,31 +192,6 @@ func (s *Store) Parked(ctx context.Context, filter relay.ParkedFilter, limit int
 	return list, explain("list parked events", err)
 }
 
-// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
-// wait behind one of their key follow by themselves once it is published.
-func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.changeParked(ctx, "retry parked events", s.sql.retry, filter)
-}
-
-// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
-// then.
-func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.changeParked(ctx, "discard parked events", s.sql.discard, filter)
-}
-
-func (s *Store) changeParked(ctx context.Context, what, statement string, filter relay.ParkedFilter) (affected int64, err error) {
-	where, args := parkedWhere(filter)
-	err = s.own(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, statement+where, args...)
-		if err != nil {
-			return err
-		}
-		affected, err = result.RowsAffected()
-		return err
-	})
-	return affected, explain(what, err)
-}
-
 // parkedWhere selects parked events. An empty field selects all.
 func parkedWhere(f relay.ParkedFilter) (where string, args []any) {
 	where, args = "destination = ?", []any{[]byte(cmp.Or(f.Destination, relay.DefaultDestination))}
@@ -228,6 +203,9 @@ func parkedWhere(f relay.ParkedFilter) (where string, args []any) {
 	}
 	if len(f.IDs) > 0 {
 		where += " AND id IN " + texts(f.IDs)
+	}
+	if f.Reason != "" {
+		where, args = where+" AND LOCATE(?, reason) > 0", append(args, []byte(f.Reason))
 	}
 	return where, args
 }

@@ -37,6 +37,22 @@ type statements struct {
 	parked      string
 	retry       string
 	discard     string
+
+	parkedChosen   string
+	noteParked     string
+	parkedActions  string
+	scheduleRows   string
+	mover          string
+	nextDue        string
+	due            string
+	dueBefore      string
+	chosenByID     string
+	chosen         string
+	removeDelayed  string
+	noteCancelled  string
+	scheduled      string
+	cancellations  string
+	writtenDelayed string
 }
 
 // eventColumns are an event's columns, in the order of eventRow.
@@ -44,6 +60,9 @@ const eventColumns = "time, slot, id, type, version, source, `key`, correlation_
 
 // readColumns are what row scans. The time is read as text, so that the DSN's parseTime and loc don't matter.
 const readColumns = "seq, CAST(time AS CHAR), id, type, version, source, `key`, correlation_id, causation_id, category, headers, data"
+
+// delayedColumns are those of a delayed event.
+const delayedColumns = "n, CAST(time AS CHAR), id, type, version, source, `key`, correlation_id, causation_id, category, headers, data"
 
 const inMicroseconds = "UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND"
 
@@ -139,9 +158,55 @@ func newStatements(c Config) statements {
 
 		parked: c.expand("SELECT destination, behind, reason, CAST(parked_at AS CHAR), retry_at IS NOT NULL, " + readColumns + " FROM ${parked} WHERE "),
 
-		retry: c.expand("UPDATE ${parked} SET retry_at = UTC_TIMESTAMP(6) WHERE retry_at IS NULL AND "),
+		// Followed by a list of numbers. Plan: ranges of the primary key.
+		retry:   c.expand("UPDATE ${parked} SET retry_at = UTC_TIMESTAMP(6) WHERE n IN "),
+		discard: c.expand("DELETE FROM ${parked} WHERE n IN "),
 
-		discard: c.expand("DELETE FROM ${parked} WHERE "),
+		// Followed by a filter: the rows to be changed, locked. So that the record is of what is changed.
+		parkedChosen: c.expand("SELECT n FROM ${parked} WHERE "),
+
+		// Followed by a list of numbers.
+		noteParked: c.expand("INSERT INTO ${parked_action} (action, `by`, destination, seq, id, type, `key`, reason) " +
+			"SELECT ?, ?, destination, seq, id, type, `key`, reason FROM ${parked} FORCE INDEX (PRIMARY) WHERE n IN "),
+
+		parkedActions: c.expand("SELECT action, `by`, CAST(at AS CHAR), destination, seq, id, type, `key`, reason FROM ${parked_action} WHERE "),
+
+		// Followed by one (?, …) for each event.
+		scheduleRows: c.expand("INSERT INTO ${scheduled} (not_before, " + eventColumns + ") VALUES "),
+
+		mover: c.expand("SELECT slot FROM ${lock} WHERE slot = 4096 FOR UPDATE SKIP LOCKED"),
+
+		// Plan: index scheduled_due, its first entry.
+		nextDue: c.expand("SELECT TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), MIN(not_before)) FROM ${scheduled}"),
+
+		// Followed by a limit and skipLocked. Plan: a range of index scheduled_due, in its order, which ends at the limit.
+		due: c.expand("SELECT CAST(not_before AS CHAR), " + delayedColumns + " FROM ${scheduled} FORCE INDEX (scheduled_due) " +
+			"WHERE not_before <= UTC_TIMESTAMP(6) ORDER BY not_before, n LIMIT "),
+
+		// The delayed events before one, with the same time twice. Plan: two ranges of index scheduled_due.
+		dueBefore: c.expand("SELECT n, CAST(not_before AS CHAR), `key` FROM ${scheduled} FORCE INDEX (scheduled_due) WHERE not_before < ? " +
+			"UNION ALL SELECT n, CAST(not_before AS CHAR), `key` FROM ${scheduled} FORCE INDEX (scheduled_due) WHERE not_before = ? AND n < ?"),
+
+		// Followed by a list of ids. Plan: ranges of index scheduled_id.
+		chosenByID: c.expand("SELECT n FROM ${scheduled} FORCE INDEX (scheduled_id) WHERE id IN "),
+
+		// Followed by a filter.
+		chosen: c.expand("SELECT n FROM ${scheduled} WHERE "),
+
+		// The numbers are a JSON array. Plan: the primary key, number by number: see remove.
+		removeDelayed: c.expand("DELETE s FROM JSON_TABLE(?, '$[*]' COLUMNS (n BIGINT PATH '$')) k " +
+			"STRAIGHT_JOIN ${scheduled} s FORCE INDEX (PRIMARY) ON s.n = k.n"),
+
+		// Followed by a list of numbers.
+		noteCancelled: c.expand("INSERT INTO ${cancellation} (`by`, id, type, `key`, source, not_before) " +
+			"SELECT ?, id, type, `key`, source, not_before FROM ${scheduled} FORCE INDEX (PRIMARY) WHERE n IN "),
+
+		// Both followed by a filter.
+		scheduled:     c.expand("SELECT CAST(not_before AS CHAR), CAST(written_at AS CHAR), " + delayedColumns + " FROM ${scheduled} WHERE "),
+		cancellations: c.expand("SELECT `by`, CAST(at AS CHAR), id, type, `key`, source, CAST(not_before AS CHAR) FROM ${cancellation} WHERE "),
+
+		// Followed by a list of numbers.
+		writtenDelayed: c.expand("SELECT CAST(not_before AS CHAR), " + delayedColumns + " FROM ${scheduled} FORCE INDEX (PRIMARY) WHERE n IN "),
 	}
 }
 
@@ -150,3 +215,6 @@ const recordedAgain = " ON DUPLICATE KEY UPDATE copies = copies + 1"
 
 // ownLease compares owner and epoch: after a failover that lost the tail, an epoch may be given out twice.
 const ownLease = "lane = ? AND epoch = ? AND owner = ?"
+
+// skipLocked takes the rows that nobody else has, and locks them.
+const skipLocked = " FOR UPDATE SKIP LOCKED"

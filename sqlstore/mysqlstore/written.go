@@ -24,20 +24,45 @@ func (s *Store) Written(ctx context.Context, tx *sql.Tx) (events []surepost.Even
 	if pool := s.db.Stats(); pool.MaxOpenConnections > 0 && pool.InUse >= pool.MaxOpenConnections {
 		return nil, errNoOtherConnection
 	}
-	seen, err := s.seqs(ctx, tx)
+	logged, err := s.ownRows(ctx, tx, "SELECT seq FROM ${outbox} ORDER BY seq")
 	if err != nil {
-		return nil, explain("read what the transaction has written", err)
+		return nil, err
 	}
-	if len(seen) == 0 {
-		return nil, nil
+	const doing = "read what the transaction has written"
+	if len(logged) > 0 {
+		written, err := entries(tx.QueryContext(ctx, s.sql.rows+numbers(logged)+" ORDER BY seq"))
+		if err != nil {
+			return nil, explain(doing, err)
+		}
+		for _, entry := range written {
+			events = append(events, entry.Event)
+		}
+	}
+	scheduled, err := s.ownRows(ctx, tx, "SELECT n FROM ${scheduled} ORDER BY n")
+	if err != nil || len(scheduled) == 0 {
+		return events, err
+	}
+	written, err := delayedRows(tx.QueryContext(ctx, s.sql.writtenDelayed+numbers(scheduled)+" ORDER BY n"))
+	for i := range written {
+		events = append(events, written[i].event())
+	}
+	return events, explain(doing, err)
+}
+
+// ownRows returns which of the numbers that the query returns are the transaction's own.
+func (s *Store) ownRows(ctx context.Context, tx *sql.Tx, query string) (own []int64, err error) {
+	query = s.config.expand(query)
+	seen, err := column[int64](tx.QueryContext(ctx, query))
+	if err != nil || len(seen) == 0 {
+		return nil, explain("read what the transaction has written", err)
 	}
 	there := map[sql.IsolationLevel]map[int64]bool{}
 	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelReadUncommitted} {
 		err := transact(ctx, s.db, level, func(other *sql.Tx) error {
-			seqs, err := s.seqs(ctx, other)
-			there[level] = make(map[int64]bool, len(seqs))
-			for _, seq := range seqs {
-				there[level][seq] = true
+			numbers, err := column[int64](other.QueryContext(ctx, query))
+			there[level] = make(map[int64]bool, len(numbers))
+			for _, n := range numbers {
+				there[level][n] = true
 			}
 			return err
 		})
@@ -45,38 +70,10 @@ func (s *Store) Written(ctx context.Context, tx *sql.Tx) (events []surepost.Even
 			return nil, explain("read what others have committed", err)
 		}
 	}
-	var own []int64
-	for _, seq := range seen {
-		if !there[sql.LevelReadCommitted][seq] && there[sql.LevelReadUncommitted][seq] {
-			own = append(own, seq)
+	for _, n := range seen {
+		if !there[sql.LevelReadCommitted][n] && there[sql.LevelReadUncommitted][n] {
+			own = append(own, n)
 		}
 	}
-	if len(own) == 0 {
-		return nil, nil
-	}
-	written, err := entries(tx.QueryContext(ctx, s.sql.rows+numbers(own)+" ORDER BY seq"))
-	if err != nil {
-		return nil, explain("read what the transaction has written", err)
-	}
-	for _, entry := range written {
-		events = append(events, entry.Event)
-	}
-	return events, nil
-}
-
-// seqs returns the numbers of all rows that q sees.
-func (s *Store) seqs(ctx context.Context, q querier) (seqs []int64, err error) {
-	rows, err := q.QueryContext(ctx, s.config.expand("SELECT seq FROM ${outbox} ORDER BY seq"))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var seq int64
-		if err := rows.Scan(&seq); err != nil {
-			return nil, err
-		}
-		seqs = append(seqs, seq)
-	}
-	return seqs, rows.Err()
+	return own, nil
 }

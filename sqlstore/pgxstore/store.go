@@ -208,15 +208,15 @@ func (s *Store) Parked(ctx context.Context, filter relay.ParkedFilter, limit int
 }
 
 // RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
-// wait behind one of their key follow by themselves once it is published.
-func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.engine.RetryParked(ctx, filter)
+// wait behind one of their key follow by themselves once it is published. Who asks is recorded (ParkedActions).
+func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error) {
+	return s.engine.RetryParked(ctx, filter, by)
 }
 
 // DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
-// then.
-func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.engine.DiscardParked(ctx, filter)
+// then. Who does so is recorded (ParkedActions).
+func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter, by string) (int64, error) {
+	return s.engine.DiscardParked(ctx, filter, by)
 }
 
 // Close ends the connection that leases are renewed on. The pool stays the caller's.

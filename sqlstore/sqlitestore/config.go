@@ -36,7 +36,8 @@ func (c Config) validate() error {
 // expand replaces ${…} in a statement by the tables' names, and ${p} by the prefix.
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix}
-	for _, table := range []string{"migration", "outbox", "lease", "checkpoint", "parked", "inbox", "inbox_attempt"} {
+	for _, table := range []string{"migration", "outbox", "lease", "checkpoint", "parked", "inbox", "inbox_attempt",
+		"parked_action", "scheduled", "cancellation"} {
 		pairs = append(pairs, "${"+table+"}", c.name(table))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)

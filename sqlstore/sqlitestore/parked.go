@@ -108,32 +108,6 @@ func (s *Store) Parked(ctx context.Context, filter relay.ParkedFilter, limit int
 	return list, explain("list parked events", rows.Err())
 }
 
-// RetryParked asks the relay to publish parked events again, and returns how many that concerns. Events that only
-// wait behind one of their key follow by themselves once it is published.
-func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.changeParked(ctx, "retry parked events", s.sql.retry, filter, micros(time.Now()))
-}
-
-// DiscardParked removes parked events for good, and returns how many. Events that waited behind them are published
-// then.
-func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter) (int64, error) {
-	return s.changeParked(ctx, "discard parked events", s.sql.discard, filter)
-}
-
-func (s *Store) changeParked(
-	ctx context.Context, doing, query string, filter relay.ParkedFilter, before ...any,
-) (int64, error) {
-	if s.db == nil {
-		return 0, errNoDB
-	}
-	args, err := filterArgs(filter)
-	if err != nil {
-		return 0, err
-	}
-	affected, err := exec(ctx, s.db, query, append(before, args...)...)
-	return affected, explain(doing, err)
-}
-
 // filterArgs returns the parameters of parkedFilter.
 func filterArgs(f relay.ParkedFilter) ([]any, error) {
 	destination := f.Destination
@@ -147,5 +121,5 @@ func filterArgs(f relay.ParkedFilter) ([]any, error) {
 			return nil, err
 		}
 	}
-	return []any{destination, f.Key, f.Key, f.Type, f.Type, string(ids), string(ids)}, nil
+	return []any{destination, f.Key, f.Key, f.Type, f.Type, string(ids), string(ids), f.Reason}, nil
 }

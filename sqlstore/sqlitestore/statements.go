@@ -32,6 +32,16 @@ type statements struct {
 	parked                string
 	retry                 string
 	discard               string
+	noteRetry             string
+	noteDiscard           string
+	parkedActions         string
+	scheduleHead          string
+	scheduleRow           string
+	firstDue, move, moved string
+	cancel                string
+	scheduled             string
+	revoke, noteRevoke    string
+	cancellations         string
 }
 
 const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
@@ -126,6 +136,37 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY seq LIMIT ?`),
 		retry: c.expand(`UPDATE ${parked} SET retry_at = ? WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
 
 		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+
+		// Before the parked events change: it is the first statement, and it writes.
+		noteRetry:   c.expand(noteParkedAction + ` AND retry_at IS NULL ORDER BY seq`),
+		noteDiscard: c.expand(noteParkedAction + ` ORDER BY seq`),
+
+		parkedActions: c.expand(`SELECT action, by, at, destination, seq, event_id, type, key, reason
+FROM (SELECT *, event_id AS id FROM ${parked_action}) WHERE ` + parkedFilter + ` ORDER BY n DESC LIMIT ?`),
+
+		scheduleHead: c.expand(`INSERT INTO ${scheduled} (not_before, written_at, ` + eventColumns + `) VALUES `),
+		scheduleRow:  `(` + strings.Repeat(`?, `, eventWidth+1) + `?)`,
+
+		// Plan: SEARCH of scheduled_due, one row.
+		firstDue: c.expand(`SELECT min(not_before) FROM ${scheduled}`),
+
+		// There is one writer at a time: what the second statement deletes is what the first has moved. Plan: SEARCH of
+		// scheduled_due, which ends at the limit.
+		move:  c.expand(`INSERT INTO ${outbox} (` + eventColumns + `) SELECT ` + eventColumns + ` FROM ${scheduled} WHERE not_before <= ? ORDER BY not_before, n LIMIT ?`),
+		moved: c.expand(`DELETE FROM ${scheduled} WHERE n IN (SELECT n FROM ${scheduled} WHERE not_before <= ? ORDER BY not_before, n LIMIT ?)`),
+
+		// Plan: SEARCH of scheduled_id, id by id.
+		cancel: c.expand(`DELETE FROM ${scheduled} WHERE id IN (SELECT value FROM json_each(?))`),
+
+		scheduled: c.expand(`SELECT ` + scheduledColumns + `, not_before, written_at FROM ${scheduled} WHERE ` + scheduledFilter + ` ORDER BY not_before, n LIMIT ?`),
+
+		revoke: c.expand(`DELETE FROM ${scheduled} WHERE ` + scheduledFilter),
+
+		noteRevoke: c.expand(`INSERT INTO ${cancellation} (by, at, event_id, type, key, source, not_before)
+SELECT ?, ?, id, type, coalesce(key, ''), source, not_before FROM ${scheduled} WHERE ` + scheduledFilter + ` ORDER BY not_before, n`),
+
+		cancellations: c.expand(`SELECT by, at, event_id, type, key, source, not_before
+FROM (SELECT *, event_id AS id FROM ${cancellation}) WHERE ` + scheduledFilter + ` ORDER BY n DESC LIMIT ?`),
 	}
 }
 
@@ -137,6 +178,18 @@ const parkedKeys = `keys (key) AS (
     SELECT (SELECT min(p.key) FROM ${parked} p WHERE p.destination = ? AND p.key > keys.key) FROM keys WHERE keys.key IS NOT NULL
 )`
 
-// parkedFilter selects parked events by destination, key (twice), type (twice) and a JSON array of ids (twice), where
-// an empty value selects all.
-const parkedFilter = `destination = ? AND (? = '' OR key = ?) AND (? = '' OR type = ?) AND (? = '[]' OR id IN (SELECT value FROM json_each(?)))`
+// parkedFilter selects parked events by destination, key (twice), type (twice), a JSON array of ids (twice) and a part of
+// the reason, where an empty value selects all.
+const parkedFilter = `destination = ? AND (? = '' OR key = ?) AND (? = '' OR type = ?) AND (? = '[]' OR id IN (SELECT value FROM json_each(?))) AND instr(reason, ?) > 0`
+
+// noteParkedAction records what is about to happen to the parked events that follow.
+const noteParkedAction = `INSERT INTO ${parked_action} (action, by, at, destination, seq, event_id, type, key, reason)
+SELECT ?, ?, ?, destination, seq, id, type, key, reason FROM ${parked} WHERE ` + parkedFilter
+
+// scheduledColumns are a delayed event's columns in the order of row.dest.
+var scheduledColumns = `n` + strings.TrimPrefix(entryColumns, `seq`)
+
+// scheduledFilter selects delayed events by key (twice), type (twice), source (twice), a JSON array of ids (twice) and a
+// range of not_before, where an empty value selects all.
+const scheduledFilter = `(? = '' OR key = ?) AND (? = '' OR type = ?) AND (? = '' OR source = ?) ` +
+	`AND (? = '[]' OR id IN (SELECT value FROM json_each(?))) AND not_before >= ? AND not_before < ?`

@@ -23,23 +23,31 @@ func (s *Store) Written(ctx context.Context, tx *sql.Tx) (events []surepost.Even
 	if pool := s.db.Stats(); pool.MaxOpenConnections > 0 && pool.InUse >= pool.MaxOpenConnections {
 		return nil, errNoOtherConnection
 	}
-	var committed int64
-	last := s.config.expand(`SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '${outbox}'), 0)`)
-	if err := s.db.QueryRowContext(ctx, last).Scan(&committed); err != nil {
+	var logged, scheduled int64
+	last := s.config.expand(`SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '${outbox}'), 0),
+       coalesce((SELECT seq FROM sqlite_sequence WHERE name = '${scheduled}'), 0)`)
+	if err := s.db.QueryRowContext(ctx, last).Scan(&logged, &scheduled); err != nil {
 		return nil, explain("read what others have committed", err)
 	}
-	// Plan: SEARCH of the outbox by rowid.
-	rows, err := tx.QueryContext(ctx, s.config.expand(`SELECT `+entryColumns+` FROM ${outbox} WHERE seq > ? ORDER BY seq`), committed)
+	// Plan: SEARCH of the outbox, and of the schedule, by rowid.
+	rows, err := tx.QueryContext(ctx, s.config.expand(`SELECT * FROM (SELECT `+entryColumns+`, NULL FROM ${outbox} WHERE seq > ? ORDER BY seq)
+UNION ALL
+SELECT * FROM (SELECT `+scheduledColumns+`, not_before FROM ${scheduled} WHERE n > ? ORDER BY n)`), logged, scheduled)
 	if err != nil {
 		return nil, explain("read what the transaction has written", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var r row
-		if err := rows.Scan(r.dest()...); err != nil {
+		var due sql.NullInt64 // of a delayed event
+		if err := rows.Scan(append(r.dest(), &due)...); err != nil {
 			return nil, explain("read what the transaction has written", err)
 		}
-		events = append(events, r.entry().Event)
+		event := r.entry().Event
+		if due.Valid {
+			event.NotBefore = timeOf(due.Int64)
+		}
+		events = append(events, event)
 	}
 	return events, explain("read what the transaction has written", rows.Err())
 }

@@ -217,7 +217,9 @@ func (s *suite[TX]) leasedApart() {
 	}
 	try(relay.Lane{Destination: "elsewhere", Of: 1}, "b", s.OneDestination)
 	try(relay.Lane{Destination: "Default", Of: 1}, "c", s.OneDestination)
-	try(relay.Lane{Destination: relay.DefaultDestination, Index: 1, Of: 2}, "d", s.OneLane)
+	for i, owner := range []string{"d", "e"} {
+		try(relay.Lane{Destination: "in halves", Index: i, Of: 2}, owner, s.OneLane || s.OneDestination)
+	}
 	for l, owner := range held {
 		s.wantHeld(l, "another", owner, long)
 	}

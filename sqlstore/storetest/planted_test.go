@@ -47,6 +47,9 @@ type broken struct {
 	log      func(l *brokenLog) // changes a log that was opened
 	parked   func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error)
 	discard  func(ctx context.Context, f relay.ParkedFilter) (int64, error)
+	join     func(ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration) (relay.Membership, error)
+	leave    func(ctx context.Context, destination, owner, instance string) error
+	setLanes func(ctx context.Context, destination string, lanes int) error
 }
 
 type brokenLog struct {
@@ -67,6 +70,7 @@ func newBackend() *backend {
 		Store: good, append: good.Append, lockKeys: good.LockKeys, transact: good.Transact, record: good.Record,
 		start: good.StartAttempt, finish: good.FinishAttempt, acquire: good.Acquire, renew: good.Renew,
 		release: good.Release, open: good.Open, log: func(*brokenLog) {}, parked: good.Parked, discard: good.DiscardParked,
+		join: good.Join, leave: good.Leave, setLanes: good.SetLanes,
 	}
 	var n atomic.Int64
 	return &backend{good: good, store: s, Backend: Backend[*memstore.Tx]{
@@ -143,6 +147,20 @@ func (s *broken) Parked(ctx context.Context, f relay.ParkedFilter, limit int) ([
 
 func (s *broken) DiscardParked(ctx context.Context, f relay.ParkedFilter) (int64, error) {
 	return s.discard(ctx, f)
+}
+
+func (s *broken) Join(
+	ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration,
+) (relay.Membership, error) {
+	return s.join(ctx, destination, owner, instance, lanes, ttl)
+}
+
+func (s *broken) Leave(ctx context.Context, destination, owner, instance string) error {
+	return s.leave(ctx, destination, owner, instance)
+}
+
+func (s *broken) SetLanes(ctx context.Context, destination string, lanes int) error {
+	return s.setLanes(ctx, destination, lanes)
 }
 
 func (l *brokenLog) Read(ctx context.Context, limit int) (relay.Page, error) {

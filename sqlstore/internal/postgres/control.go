@@ -31,11 +31,18 @@ func (c *control) do(ctx context.Context, work func(Querier) error) error {
 		c.conn = conn
 	}
 	err := work(c.conn)
-	var held *relay.LeaseHeldError
-	if err != nil && !errors.As(err, &held) && !errors.Is(err, relay.ErrLeaseLost) {
+	if err != nil && !ofTheRelay(err) {
 		c.close(ctx)
 	}
 	return err
+}
+
+// ofTheRelay reports whether the error is an answer of the tables, and says nothing against the connection.
+func ofTheRelay(err error) bool {
+	var held *relay.LeaseHeldError
+	var lanes *relay.LanesChangedError
+	var taken *relay.OwnerTakenError
+	return errors.As(err, &held) || errors.As(err, &lanes) || errors.As(err, &taken) || errors.Is(err, relay.ErrLeaseLost)
 }
 
 func (c *control) close(ctx context.Context) {
@@ -45,9 +52,11 @@ func (c *control) close(ctx context.Context) {
 	}
 }
 
-// Close ends the control connection. The engine may be used again afterwards.
+// Close ends the connections that it keeps. The engine may be used again afterwards.
 func (e *Engine) Close(ctx context.Context) {
-	e.control.mu.Lock()
-	defer e.control.mu.Unlock()
-	e.control.close(ctx)
+	for _, c := range []*control{&e.control, &e.mover} {
+		c.mu.Lock()
+		c.close(ctx)
+		c.mu.Unlock()
+	}
 }

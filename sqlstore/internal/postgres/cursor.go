@@ -24,7 +24,8 @@ import (
 //	            tx in xip(snap), or xmax(snap) <= tx < next
 //	fresh       seq > hot, in order of seq, whatever their transaction
 //
-// handed out in this order.
+// handed out in this order, and of several lanes each takes the rows of its slots. What follows holds for every row, whatever
+// its slot: numbers and transaction ids are drawn by all alike.
 //
 // Nothing is skipped. Let r be a row with seq(r) <= hot that the read couldn't see. Its number was drawn before hot
 // was taken: either hot is the number of a row that the read saw, and that row's transaction, which drew it after r
@@ -69,6 +70,7 @@ type read struct {
 	snap  snapshot
 	next  uint64
 	drawn int64 // the last number that the sequence gave out, read after snap and before next
+	bound int64 // fresh rows were looked for up to here; 0: without a bound
 }
 
 // advance returns the cursor after a read that returned stragglers and fresh rows (only their seqs matter), each
@@ -96,8 +98,13 @@ func (c cursor) advance(r read, stragglers, fresh []int64, limit int) (after cur
 	default:
 		// All that is visible was returned. Numbers up to drawn that weren't belong to transactions that are
 		// running, and will be stragglers, or to ones that rolled back. Moving past them keeps a quiet or rolled-back
-		// writer's rows from being scanned again by every read.
-		return cursor{hot: max(c.hot, r.drawn), snap: r.snap, next: r.next}, len(stragglers), len(fresh), false
+		// writer's rows from being scanned again by every read. The same goes for any number below drawn, such as the
+		// bound of a lane's read.
+		reached, more := r.drawn, false
+		if r.bound != 0 && r.bound < r.drawn {
+			reached, more = r.bound, true
+		}
+		return cursor{hot: max(c.hot, reached), snap: r.snap, next: r.next}, len(stragglers), len(fresh), more
 	}
 }
 

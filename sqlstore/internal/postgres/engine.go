@@ -42,6 +42,7 @@ type Engine struct {
 	dialer  Dialer
 	sql     statements
 	control control
+	mover   control // that delayed events are moved on
 }
 
 // New returns an engine. The dialer may be nil for an engine that only appends and records in transactions of the
@@ -52,7 +53,7 @@ func New(dialer Dialer, config Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: config, dialer: dialer, sql: newStatements(config)}
-	e.control.dialer = e
+	e.control.dialer, e.mover.dialer = e, e
 	return e, nil
 }
 

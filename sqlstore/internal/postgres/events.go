@@ -11,7 +11,7 @@ import (
 	"github.com/surepost/surepost/sqlstore/internal/rowtext"
 )
 
-// Append adds complete, valid events to the log.
+// Append adds complete, valid events to the log, or to the schedule if they aren't due yet.
 func (e *Engine) Append(ctx context.Context, q Querier, events []surepost.Event) error {
 	sql, args, err := e.AppendStatement(events)
 	if err != nil {
@@ -32,7 +32,8 @@ func (e *Engine) AppendStatement(events []surepost.Event) (sql string, args []an
 		}
 	}
 	args = make([]any, eventWidth)
-	if len(rows) == 1 { // by far the most frequent, and VALUES costs half of unnest
+	later := delayed(events)
+	if len(rows) == 1 && !later { // by far the most frequent, and VALUES costs half of unnest
 		for column, value := range rows[0] {
 			if value != "" {
 				args[column] = value
@@ -42,6 +43,9 @@ func (e *Engine) AppendStatement(events []surepost.Event) (sql string, args []an
 	}
 	for column := range eventWidth {
 		args[column] = nullableArray(len(rows), func(i int) string { return rows[i][column] })
+	}
+	if later {
+		return e.sql.schedule, append(args, notBefore(events)), nil
 	}
 	return e.sql.append, args, nil
 }

@@ -12,9 +12,6 @@ import (
 
 // Open implements relay.Store.
 func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
-	if lease.Lane.Of != 1 {
-		return nil, fmt.Errorf("sqlstore: %w: lane %s: several lanes are not supported yet: use one", relay.ErrHalt, lease.Lane)
-	}
 	conn, err := e.Dial(ctx)
 	if err != nil {
 		return nil, err
@@ -23,6 +20,14 @@ func (e *Engine) Open(ctx context.Context, lease relay.Lease) (relay.Log, error)
 	if err := l.load(ctx); err != nil {
 		_ = conn.Close(ctx)
 		return nil, err
+	}
+	replay, isReplay, err := l.openReplay(ctx)
+	switch {
+	case err != nil:
+		_ = conn.Close(ctx)
+		return nil, err
+	case isReplay:
+		return replay, nil
 	}
 	return l, nil
 }
@@ -103,7 +108,7 @@ const (
 // Read implements relay.Log.
 func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 	if l.limit != limit {
-		l.limit, l.statement = limit, l.engine.config.readStatement(limit)
+		l.limit, l.statement = limit, l.engine.config.readStatement(l.lease.Lane, limit)
 	}
 	seen, stragglers, fresh, err := l.query(ctx)
 	if err != nil {
@@ -155,6 +160,11 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 			}
 			if s.next, err = strconv.ParseUint(r.typ, 10, 64); err != nil {
 				return seen{}, nil, nil, err
+			}
+			if r.source != "" {
+				if s.bound, err = strconv.ParseInt(r.source, 10, 64); err != nil {
+					return seen{}, nil, nil, err
+				}
 			}
 			continue
 		}

@@ -43,7 +43,7 @@ func (c Config) validate() error {
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix, "${schema}", quoteIdent(c.Schema)}
 	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "inbox_attempt", "write",
-		"destination", "relay", "parked_action", "scheduled", "ring"} {
+		"destination", "relay", "parked_action", "scheduled", "cancellation", "write_005", "ring"} {
 		pairs = append(pairs, "${"+name+"}", c.name(name))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)

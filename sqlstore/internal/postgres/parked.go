@@ -78,30 +78,12 @@ func (e *Engine) Parked(ctx context.Context, f relay.ParkedFilter, limit int) ([
 	return list, e.explain("list parked events", err)
 }
 
-// RetryParked asks the relay to publish the parked events again, and returns how many that concerns.
-func (e *Engine) RetryParked(ctx context.Context, f relay.ParkedFilter) (int64, error) {
-	return e.change(ctx, "retry parked events", e.sql.retry, f)
-}
-
-// DiscardParked removes parked events for good, and returns how many.
-func (e *Engine) DiscardParked(ctx context.Context, f relay.ParkedFilter) (int64, error) {
-	return e.change(ctx, "discard parked events", e.sql.discard, f)
-}
-
-func (e *Engine) change(ctx context.Context, what, sql string, f relay.ParkedFilter) (affected int64, err error) {
-	err = e.onConn(ctx, func(q Querier) error {
-		affected, err = q.Exec(ctx, sql, filterArgs(f)...)
-		return err
-	})
-	return affected, e.explain(what, err)
-}
-
 func filterArgs(f relay.ParkedFilter) []any {
 	destination := f.Destination
 	if destination == "" {
 		destination = relay.DefaultDestination
 	}
-	return []any{destination, f.Key, f.Type, textArray(len(f.IDs), func(i int) string { return f.IDs[i] })}
+	return []any{destination, f.Key, f.Type, textArray(len(f.IDs), func(i int) string { return f.IDs[i] }), f.Reason}
 }
 
 // onConn runs work on a connection of its own.

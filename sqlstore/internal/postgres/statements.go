@@ -1,6 +1,10 @@
 package postgres
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/surepost/surepost/relay"
+)
 
 // statements are the engine's SQL texts with the tables' names filled in. Every statement stands by itself: none
 // needs a session setting, a prepared statement of its own or an open transaction, so that poolers in transaction
@@ -16,6 +20,7 @@ type statements struct {
 	finished   string
 	forget     string
 	acquire    string
+	found      string
 	holder     string
 	renew      string
 	release    string
@@ -30,6 +35,18 @@ type statements struct {
 	parked     string
 	retry      string
 	discard    string
+
+	destinationStatements
+
+	join, namesake, members, leave                          string
+	lockLanes, fence, places, forgetPlaces, place, setLanes string
+	parkedActions                                           string
+	schedule                                                string
+	moveDue                                                 string
+	cancel                                                  string
+	scheduled                                               string
+	revoke                                                  string
+	cancellations                                           string
 }
 
 // eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
@@ -44,6 +61,8 @@ const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(
 
 func newStatements(c Config) statements {
 	return statements{
+		destinationStatements: newDestinationStatements(c),
+
 		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
 		// unnest.
 		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
@@ -58,8 +77,11 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 		// class of locks of our own.
 		lockKeys: `SELECT count(pg_advisory_xact_lock(1937076837, h)) FROM (SELECT DISTINCT hashtext(k) AS h FROM unnest($1::text[]) AS k ORDER BY h) hashes`,
 
-		// A savepoint's rows carry the transaction's id, not its own. Plan: Index Scan of outbox_tx.
-		written: c.expand(`SELECT ` + logColumns + ` FROM ${outbox} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY seq`),
+		// A savepoint's rows carry the transaction's id, not its own. Plan: Index Scan of outbox_tx; Seq Scan of the schedule,
+		// which only a test waits for.
+		written: c.expand(`SELECT * FROM (SELECT ` + logColumns + `, NULL::timestamptz FROM ${outbox} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY seq) logged
+UNION ALL
+SELECT * FROM (SELECT ` + scheduledColumns + `, not_before FROM ${scheduled} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY n) later`),
 
 		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
 		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
@@ -87,14 +109,20 @@ WHERE consumer = $1 AND event_id = $2 AND finished < started`),
 
 		forget: c.expand(`DELETE FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2`),
 
-		acquire: c.expand(`INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
-VALUES ($1, $2::int, $3::int, $4, 1, clock_timestamp() + make_interval(secs => $5::bigint / 1000.0))
+		// The lock on the destination's row makes it wait for a change of the number of lanes, and see it. Plan: Insert,
+		// conflict arbiter: the primary key.
+		acquire: c.expand(`WITH shared AS (SELECT lanes FROM ${destination} WHERE name = $1 FOR SHARE)
+INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
+SELECT $1, $2::int, lanes, $4, 1, clock_timestamp() + make_interval(secs => $5::bigint / 1000.0) FROM shared WHERE lanes = $3::int
 ON CONFLICT (destination, lane) DO UPDATE
 SET owner = excluded.owner, lanes = excluded.lanes, epoch = l.epoch + 1, expires_at = excluded.expires_at
 WHERE l.owner = excluded.owner OR l.owner = '' OR l.expires_at < clock_timestamp()
 RETURNING epoch`),
 
-		holder: c.expand(`SELECT owner, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint FROM ${lease} WHERE destination = $1 AND lane = $2::int`),
+		found: c.expand(`INSERT INTO ${destination} (name, lanes) VALUES ($1, $2::int) ON CONFLICT DO NOTHING`),
+
+		holder: c.expand(`SELECT d.lanes, coalesce(l.owner, ''), coalesce((extract(epoch FROM l.expires_at - clock_timestamp()) * 1000)::bigint, 0)
+FROM ${destination} d LEFT JOIN ${lease} l ON l.destination = d.name AND l.lane = $2::int WHERE d.name = $1`),
 
 		renew: c.expand(`UPDATE ${lease} SET expires_at = clock_timestamp() + make_interval(secs => $4::bigint / 1000.0)
 WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $5`),
@@ -134,7 +162,7 @@ FROM held`),
 		// Old checkpoints serve nobody. Dead rows at the far end of the index cost the reader of the newest nothing.
 		trim: c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int AND (epoch, n) < ($3::bigint, $4::bigint)`),
 
-		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND slot % $2::int = $3::int`),
+		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND (slot & 1023) % $2::int = $3::int`),
 
 		// Walks the keys by index probes, takes the first rows of each, and keeps those before which nothing stays
 		// parked.
@@ -151,7 +179,7 @@ FROM held`),
     (SELECT p.*, true FROM ${parked} p WHERE p.destination = $1 AND p.key = '' AND p.retry_at IS NOT NULL ORDER BY p.seq LIMIT 1000)
 )
 SELECT seq, ` + eventTime + `, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''), coalesce(headers::text, ''), data::text
-FROM candidates WHERE free AND slot % $2::int = $3::int ORDER BY seq LIMIT $4::int`),
+FROM candidates WHERE free AND (slot & 1023) % $2::int = $3::int ORDER BY seq LIMIT $4::int`),
 
 		// What was published goes; what failed again is parked anew with its new reason. Both only under the lease's
 		// epoch.
@@ -171,13 +199,75 @@ SELECT count(*) FROM held`),
 
 		parked: c.expand(`SELECT destination, seq, ` + eventTime + `, id, type, version, source, key, coalesce(correlation_id, id), coalesce(causation_id, ''), coalesce(category, ''),
        coalesce(headers::text, ''), data::text, behind, reason, parked_at, retry_at IS NOT NULL
-FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $5::int`),
+FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $6::int`),
 
-		retry: c.expand(`UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL`),
+		retry: c.expand(`WITH changed AS (
+    UPDATE ${parked} SET retry_at = clock_timestamp() WHERE ` + parkedFilter + ` AND retry_at IS NULL RETURNING *
+)` + noteParkedAction),
 
-		discard: c.expand(`DELETE FROM ${parked} WHERE ` + parkedFilter),
+		// No row if another instance of the owner is alive. Relays that were gone for long leave with the next sign of life.
+		join: c.expand(`WITH gone AS (
+    DELETE FROM ${relay} WHERE destination = $1 AND owner <> $2 AND expires_at < clock_timestamp() - interval '10 minutes'
+)
+INSERT INTO ${relay} AS r (destination, owner, instance, expires_at)
+VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4::bigint / 1000.0))
+ON CONFLICT (destination, owner) DO UPDATE
+SET instance = excluded.instance, expires_at = excluded.expires_at, since = CASE WHEN r.instance = excluded.instance THEN r.since ELSE excluded.since END
+WHERE r.instance = excluded.instance OR r.expires_at < clock_timestamp()`),
+
+		namesake: c.expand(`SELECT instance, expires_at, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
+FROM ${relay} WHERE destination = $1 AND owner = $2`),
+
+		// No row if there is no such destination. Leases of lanes that were done away with don't count. Plan: Index Scans
+		// of the primary keys.
+		members: c.expand(`SELECT 0, lanes, 0, '', 0::bigint, clock_timestamp(), false FROM ${destination} WHERE name = $1
+UNION ALL (
+SELECT 1, d.lanes, 0, r.owner, 0, r.expires_at, false
+FROM ${destination} d JOIN ${relay} r ON r.destination = d.name WHERE d.name = $1 AND r.expires_at > clock_timestamp() ORDER BY r.owner COLLATE "C")
+UNION ALL (
+SELECT 2, d.lanes, l.lane, l.owner, l.epoch, l.expires_at, l.expires_at < clock_timestamp()
+FROM ${destination} d JOIN ${lease} l ON l.destination = d.name AND l.lane < d.lanes WHERE d.name = $1 ORDER BY l.lane)`),
+
+		leave: c.expand(`DELETE FROM ${relay} WHERE destination = $1 AND owner = $2 AND instance = $3`),
+
+		lockLanes: c.expand(`SELECT lanes FROM ${destination} WHERE name = $1 FOR UPDATE`),
+
+		// Every lane of old and new gets an epoch that is higher than any that was given out or written: who holds the lane
+		// writes nothing more, and what is written for the new lane is the newest.
+		fence: c.expand(`INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
+SELECT $1, i, $3::int, '', 1 + coalesce((SELECT max(epoch) FROM ${checkpoint} p WHERE p.destination = $1 AND p.lane = i), 0), clock_timestamp()
+FROM generate_series(0, $2::int - 1) i
+ON CONFLICT (destination, lane) DO UPDATE
+SET owner = '', lanes = excluded.lanes, epoch = greatest(l.epoch + 1, excluded.epoch), expires_at = excluded.expires_at`),
+
+		// A row per lane that has a checkpoint: its newest. The last column is true for a cursor of a cluster that had given
+		// out more ids than this one, where a dump of it was restored: a checkpoint that was written here is of a transaction
+		// that got its id when next had been read, and that has completed.
+		places: c.expand(`SELECT p.hot, p.snap::text, p.next::text, p.next > pg_snapshot_xmax(pg_current_snapshot())
+FROM generate_series(0, $2::int - 1) i CROSS JOIN LATERAL (
+    SELECT * FROM ${checkpoint} WHERE destination = $1 AND lane = i ORDER BY epoch DESC, n DESC LIMIT 1) p`),
+
+		forgetPlaces: c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1`),
+
+		place: c.expand(`INSERT INTO ${checkpoint} (destination, lane, epoch, n, hot, snap, next)
+SELECT destination, lane, epoch, 0, $3::bigint, $4::text::pg_snapshot, $5::text::xid8 FROM ${lease} WHERE destination = $1 AND lane < $2::int`),
+
+		setLanes: c.expand(`UPDATE ${destination} SET lanes = $2::int WHERE name = $1`),
+		discard:  c.expand(`WITH changed AS (DELETE FROM ${parked} WHERE ` + parkedFilter + ` RETURNING *)` + noteParkedAction),
+
+		parkedActions: c.expand(parkedActionsStatement),
+		schedule:      c.expand(scheduleStatement),
+		moveDue:       c.expand(moveDueStatement),
+		cancel:        c.expand(cancelStatement),
+		scheduled:     c.expand(scheduledStatement),
+		revoke:        c.expand(revokeStatement),
+		cancellations: c.expand(cancellationsStatement),
 	}
 }
+
+// intoLog inserts rows of eventColumns into the log, which draws their numbers in the order of the rows.
+const intoLog = `INSERT INTO ${outbox} (` + eventColumns + `)
+SELECT ` + eventColumns + ` FROM `
 
 // drawn is the last number that the sequence has given out: while is_called is false, last_value is the next one, which
 // nobody has drawn.
@@ -187,8 +277,9 @@ const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END
 // an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
 
-// parkedFilter selects parked events by destination, key, type and ids, where an empty value selects all.
-const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[]))`
+// parkedFilter selects parked events by destination, key, type, ids and a part of the reason, where an empty value selects all.
+const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR type = $3) AND (cardinality($4::text[]) = 0 OR id = ANY ($4::text[])) ` +
+	`AND strpos(reason, $5) > 0`
 
 // readStatement returns the statement of one read: a first row about the read itself, then stragglers, then fresh
 // rows. It is one statement because all of it must be of one snapshot, and one round trip because it is the relay's
@@ -200,6 +291,11 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // Transactions that this snapshot can't see either are not probed: all their rows would be scanned to find that none is
 // visible, and in a log that was restored into a younger cluster an id may belong to two transactions.
 //
+// One of several lanes filters by slot; & 1023 because a row that somebody inserted by hand may have any. Since the filter
+// may let nothing through for long, fresh rows are looked for among the next laneScan numbers only, counted from the
+// first row that is there: the first row returned says how far that was. What stragglers cost is bounded by the rows of
+// the transactions that were running.
+//
 // $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot
 // or an empty string.
 //
@@ -207,23 +303,37 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple; next, which
 // is evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
-func (c Config) readStatement(limit int) string {
+func (c Config) readStatement(lane relay.Lane, limit int) string {
 	n := strconv.Itoa(limit)
-	return c.expand(`SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
+	with, bound, mine, near := ``, `''`, ``, ``
+	if lane.Of > 1 {
+		with = `WITH near AS MATERIALIZED (
+    SELECT seq + ` + strconv.Itoa(laneScan-1) + ` AS bound FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint ORDER BY seq LIMIT 1
+)
+`
+		bound = `coalesce((SELECT bound::text FROM near), '')`
+		mine = ` AND (slot & 1023) % ` + strconv.Itoa(lane.Of) + ` = ` + strconv.Itoa(lane.Index)
+		near = ` AND seq <= (SELECT bound FROM near)`
+	}
+	return c.expand(with + `SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
        ` + serverIdentity + ` AS version,
-       '' AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
+       ` + bound + ` AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
 FROM ${sequence} s
 UNION ALL (
 SELECT 1, ` + logColumns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
-        SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint ORDER BY o.tx, o.seq LIMIT ` + n + `) o
+        SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + ` ORDER BY o.tx, o.seq LIMIT ` + n + `) o
     WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq > $5::bigint AND o.seq <= $1::bigint
+    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + `
     OFFSET 0) stragglers
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
 ORDER BY seq LIMIT ` + n + `)
 UNION ALL (
-SELECT 2, ` + logColumns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint ORDER BY seq LIMIT ` + n + `)`)
+SELECT 2, ` + logColumns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint` + near + mine + ` ORDER BY seq LIMIT ` + n + `)`)
 }
+
+// laneScan is how many rows one read of one of several lanes looks at for fresh ones: an idle lane moves past the others'
+// backlog in some ten milliseconds a read.
+const laneScan = 20_000

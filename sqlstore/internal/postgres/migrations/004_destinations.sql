@@ -1,13 +1,14 @@
 -- Who reads the log: each destination has a cursor per lane, and holds back the retention until it has passed what is there.
 CREATE TABLE ${destination} (
     name       text PRIMARY KEY,
-    lanes      integer     NOT NULL DEFAULT 1 CHECK (lanes BETWEEN 1 AND 1024), -- lane i has the slots with slot % lanes = i
+    lanes      integer     NOT NULL DEFAULT 1 CHECK (lanes BETWEEN 1 AND 1024), -- lane i has the slots with (slot & 1023) % lanes = i
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- A replay: what it takes of the log, and behind which number it ends. NULL for an ordinary destination.
     filter     json,
     until_seq  bigint,
     created_by text,
-    done_at    timestamptz
+    done_at    timestamptz,
+    until_snap pg_snapshot -- what was committed when it was created
 );
 INSERT INTO ${destination} (name) SELECT destination FROM ${lease} UNION SELECT destination FROM ${checkpoint};
 
@@ -20,3 +21,5 @@ CREATE TABLE ${relay} (
     expires_at  timestamptz NOT NULL,
     PRIMARY KEY (destination, owner)
 ) WITH (fillfactor = 50);
+
+COMMENT ON TABLE ${lease} IS 'Only lanes below the destination''s number count. Others stay for their epochs, which must not be given out twice.';

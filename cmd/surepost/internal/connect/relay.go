@@ -1,0 +1,34 @@
+package connect
+
+import (
+	"log/slog"
+
+	"github.com/surepost/surepost/cmd/surepost/internal/config"
+	"github.com/surepost/surepost/relay"
+)
+
+// RelayConfig returns the relay's settings.
+func RelayConfig(c *config.Config, logger *slog.Logger, hooks relay.Hooks) relay.Config {
+	r := c.Relay
+	made := relay.Config{
+		Destination: r.Destination, Owner: r.Owner, Lanes: r.Lanes, LeaseTTL: r.LeaseTTL,
+		BufferBytes: r.BufferBytes, WindowEvents: r.WindowEvents,
+		PollBusy: r.PollBusy, PollIdle: r.PollIdle, CheckpointInterval: r.CheckpointInterval,
+		UnroutableTries: r.UnroutableTries, BackoffMin: r.BackoffMin, BackoffMax: r.BackoffMax,
+		ShutdownTimeout: r.ShutdownTimeout, Logger: logger, Hooks: hooks,
+	}
+	// Their defaults depend on other settings: the library chooses.
+	if c.IsSet("relay.pageEvents") {
+		made.PageEvents = r.PageEvents
+	}
+	if c.IsSet("relay.bufferEvents") {
+		made.BufferEvents = r.BufferEvents
+	}
+	if r.Order == "pipelined" {
+		made.Order = relay.Pipelined
+	}
+	if r.Unroutable == "accept" {
+		made.Unroutable = relay.AcceptUnroutable
+	}
+	return made
+}
