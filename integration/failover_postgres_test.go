@@ -67,7 +67,7 @@ func TestAFailoverToASynchronousStandbyLosesNothing(t *testing.T) {
 // awaitPublished waits until the relays have published so many events in all.
 func (f *failover) awaitPublished(t *testing.T, want int64, relays ...*relay.Relay) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d events are published", want), func() bool {
+	awaitFor(t, fmt.Sprintf("%d events are published", want), func() bool {
 		var sum int64
 		for _, r := range relays {
 			sum += int64(r.Report().Published)
@@ -76,7 +76,7 @@ func (f *failover) awaitPublished(t *testing.T, want int64, relays ...*relay.Rel
 	})
 }
 
-func eventually(t *testing.T, what string, done func() bool) {
+func awaitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -87,7 +87,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 func awaitTrue(t *testing.T, pool *pgxpool.Pool, what, query string) {
 	t.Helper()
-	eventually(t, what, func() bool {
+	awaitFor(t, what, func() bool {
 		var yes bool
 		return pool.QueryRow(t.Context(), query).Scan(&yes) == nil && yes
 	})
@@ -290,7 +290,7 @@ func (f *failover) startLedger(t *testing.T) *ledger {
 // await waits until all of these events had their effect.
 func (l *ledger) await(t *testing.T, ids []string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d events have their effect", len(ids)), func() bool {
+	awaitFor(t, fmt.Sprintf("%d events have their effect", len(ids)), func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return !slices.ContainsFunc(ids, func(id string) bool { return l.effects[id] == 0 })

@@ -27,7 +27,7 @@ func TestAClusterThatLosesANodeLosesNothing(t *testing.T) {
 	published := func(more int) {
 		t.Helper()
 		want := int(r.Report().Published) + more
-		eventually(t, "the relay publishes on", func() bool { return int(r.Report().Published) >= want })
+		awaitFor(t, "the relay publishes on", func() bool { return int(r.Report().Published) >= want })
 	}
 	published(200)
 	sessions := r.Report().Sessions
@@ -57,7 +57,7 @@ func leaderOf(t *testing.T, c *harness.RabbitMQCluster, queue string) *harness.R
 		Leader  string
 		Members []string
 	}
-	eventually(t, queue+" has a leader", func() bool {
+	awaitFor(t, queue+" has a leader", func() bool {
 		return ask(t, c.Nodes[0], "/api/queues/"+url.PathEscape(c.Nodes[0].VHost())+"/"+queue, &q) && q.Leader != ""
 	})
 	if len(q.Members) != len(c.Nodes) {
@@ -70,7 +70,7 @@ func leaderOf(t *testing.T, c *harness.RabbitMQCluster, queue string) *harness.R
 func connectedTo(t *testing.T, c *harness.RabbitMQCluster) *harness.RabbitMQServer {
 	t.Helper()
 	var node string
-	eventually(t, "the relay's channel is in the statistics", func() bool {
+	awaitFor(t, "the relay's channel is in the statistics", func() bool {
 		var channels []struct {
 			Node         string
 			Confirm      bool
@@ -131,7 +131,7 @@ func TestAChannelThatRejectsForEverIsReplaced(t *testing.T) {
 	leader := leaderOf(t, cluster, "effects")
 	f.brokers = slices.DeleteFunc(cluster.URLs(), func(u string) bool { return u == leader.URL() })
 	r, _ := f.startRelay(t)
-	eventually(t, "the relay is connected", func() bool { return r.Report().Sessions == 1 && r.Report().CaughtUp })
+	awaitFor(t, "the relay is connected", func() bool { return r.Report().Sessions == 1 && r.Report().CaughtUp })
 	// RabbitMQ saves a new quorum queue's name every half second: see the harness's package documentation.
 	time.Sleep(time.Second)
 	leader.Kill(t)
