@@ -108,6 +108,7 @@ type Publisher struct {
 	cfg       PublisherConfig
 	router    *router
 	exchanges []Exchange // to declare or verify
+	patience  patience
 }
 
 var _ relay.Publisher = (*Publisher)(nil)
@@ -121,6 +122,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 		return nil, err
 	}
 	p := &Publisher{cfg: cfg, router: router}
+	p.patience.reset()
 	listed := map[string]bool{}
 	for _, e := range cfg.Exchanges {
 		p.exchanges = append(p.exchanges, e.withDefaults())

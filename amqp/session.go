@@ -32,6 +32,8 @@ type session struct {
 	returns chan amqp091.Return // collect's: messages that no queue wanted
 	cfg     PublisherConfig
 
+	rejections rejections // collect's
+
 	outcomes chan []relay.Outcome // holds one batch, which grows until it is fetched
 
 	queued    signal // Send → write: there is something to publish
@@ -72,7 +74,7 @@ func (s signal) set() {
 func newSession(p *Publisher, l *link, ch *amqp091.Channel) *session {
 	s := &session{
 		link: l, channel: ch, router: p.router, cfg: p.cfg,
-		window: newWindow(p.cfg.Window),
+		window: newWindow(p.cfg.Window), rejections: newRejections(&p.patience),
 		// A message without an outcome has at most one return waiting here, so it is never full. A full one would be
 		// skipped by the library, and an unroutable event would pass for confirmed.
 		returns:  ch.NotifyReturn(make(chan amqp091.Return, p.cfg.Window+1)),
@@ -351,16 +353,29 @@ func (s *session) settle() (known bool) {
 	// missed.
 	s.markReturned()
 	batch := make([]relay.Outcome, 0, n)
+	var stuck error
 	for i := range n {
-		o, known := s.outcome(s.window.at(first + i))
+		f := s.window.at(first + i)
+		o, known := s.outcome(f)
 		if !known {
 			break
 		}
 		batch = append(batch, o)
+		switch o.Status {
+		case relay.Confirmed:
+			s.rejections.confirmed(f.id)
+		case relay.Rejected:
+			if err := s.rejections.rejected(f.id, time.Now()); stuck == nil {
+				stuck = err
+			}
+		}
 	}
 	s.window.settled(uint64(len(batch)))
 	s.room.set()
 	s.report(batch)
+	if stuck != nil {
+		s.end(stuck)
+	}
 	return len(batch) == int(n)
 }
 

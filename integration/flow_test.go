@@ -29,6 +29,7 @@ type flow struct {
 	consumer *pgxpool.Pool
 	inbox    *pgxstore.Store
 	mq       *harness.RabbitMQServer
+	brokers  []string // the addresses of a cluster's nodes, in place of mq
 
 	next       atomic.Int64
 	unroutable atomic.Int64 // tries that count towards parking
@@ -37,12 +38,18 @@ type flow struct {
 func newFlow(t *testing.T, env *harness.Env) *flow {
 	t.Helper()
 	f := &flow{mq: env.RabbitMQ}
-	f.producer, f.store = poolOn(t, env.Postgres.URL())
-	f.consumer, f.inbox = poolOn(t, env.Postgres.NewDatabase(t))
+	f.open(t, env.Postgres.URL(), env.Postgres.NewDatabase(t))
+	return f
+}
+
+// open makes the tables of a producer and a consumer in two databases.
+func (f *flow) open(t *testing.T, producerURL, consumerURL string) {
+	t.Helper()
+	f.producer, f.store = poolOn(t, producerURL)
+	f.consumer, f.inbox = poolOn(t, consumerURL)
 	f.box = newBox(t, f.store)
 	execSQL(t, f.producer, "CREATE TABLE aggregate (key text PRIMARY KEY, version int NOT NULL)", "INSERT INTO aggregate SELECT 'k' || n, 0 FROM generate_series(0, 19) n")
 	execSQL(t, f.consumer, "CREATE TABLE effect (nth serial, key text NOT NULL, version int NOT NULL)")
-	return f
 }
 
 type changed struct {
@@ -85,9 +92,17 @@ func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-func newPublisher(t *testing.T, url string) *amqp.Publisher {
+// urls returns the broker's addresses.
+func (f *flow) urls() []string {
+	if f.brokers != nil {
+		return f.brokers
+	}
+	return []string{f.mq.URL()}
+}
+
+func newPublisher(t *testing.T, urls ...string) *amqp.Publisher {
 	t.Helper()
-	p, err := amqp.NewPublisher(amqp.PublisherConfig{Connection: amqp.Connection{URLs: []string{url}}, Logger: logger(t)})
+	p, err := amqp.NewPublisher(amqp.PublisherConfig{Connection: amqp.Connection{URLs: urls}, Logger: logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +111,7 @@ func newPublisher(t *testing.T, url string) *amqp.Publisher {
 
 func (f *flow) startRelay(t *testing.T) (*relay.Relay, func()) {
 	t.Helper()
-	r, err := relay.New(f.store, newPublisher(t, f.mq.URL()), relay.Config{
+	r, err := relay.New(f.store, newPublisher(t, f.urls()...), relay.Config{
 		LeaseTTL: 2 * time.Second, Logger: logger(t),
 		Hooks: relay.Hooks{OnRetry: func(_ relay.Lane, _ relay.Entry, o relay.Outcome) {
 			if o.Status == relay.Unroutable {
@@ -147,7 +162,7 @@ func (f *flow) startConsumer(t *testing.T) (stop func()) {
 		return err
 	})
 	c, err := amqp.NewConsumer(amqp.ConsumerConfig{
-		Connection: amqp.Connection{URLs: []string{f.mq.URL()}}, Queue: "effects", Types: in.Types(), Handler: in, Logger: logger(t),
+		Connection: amqp.Connection{URLs: f.urls()}, Queue: "effects", Types: in.Types(), Handler: in, Logger: logger(t),
 		Hooks: amqp.ConsumerHooks{OnConnect: func() {
 			select {
 			case connected <- struct{}{}:

@@ -74,10 +74,12 @@ func postgresURL(password, address string) string {
 
 // localPostgres runs the binaries of this machine.
 type localPostgres struct {
-	folder *folder
-	as     *syscall.Credential
-	args   []string
-	proc   *process
+	bin      string
+	folder   *folder
+	as       *syscall.Credential
+	settings []Setting
+	args     []string
+	proc     *process
 }
 
 func localPostgresServer(ctx context.Context, kind *Kind, cfg Config, m machine) (*Server, error) {
@@ -103,12 +105,17 @@ func localPostgresServer(ctx context.Context, kind *Kind, cfg Config, m machine)
 		if err := initdb(ctx, bin, folder, data, password, as); err != nil {
 			return nil, errors.Join(err, folder.close())
 		}
-		args := []string{filepath.Join(bin, "postgres"), "-D", data,
-			"-c", "listen_addresses=127.0.0.1", "-c", "port=" + strconv.Itoa(port),
-			"-c", "unix_socket_directories="} // a socket's path is limited to some 100 bytes, a temporary folder's is not
-		run := &localPostgres{folder: folder, as: as, args: append(args, postgresFlags(postgresSettings(cfg))...)}
+		run := newLocalPostgres(bin, folder, as, port, postgresSettings(cfg))
 		return &Server{URL: postgresURL(password, loopback(port)), run: run}, nil
 	})
+}
+
+// newLocalPostgres is a server whose data is, or will be, in the folder.
+func newLocalPostgres(bin string, folder *folder, as *syscall.Credential, port int, settings []Setting) *localPostgres {
+	args := []string{filepath.Join(bin, "postgres"), "-D", filepath.Join(folder.path, "data"),
+		"-c", "listen_addresses=127.0.0.1", "-c", "port=" + strconv.Itoa(port),
+		"-c", "unix_socket_directories="} // a socket's path is limited to some 100 bytes, a temporary folder's is not
+	return &localPostgres{bin: bin, folder: folder, as: as, settings: settings, args: append(args, postgresFlags(settings)...)}
 }
 
 // initdbArgs make a cluster the same on every machine, its order of texts included.

@@ -113,6 +113,8 @@ type localRabbit struct {
 	env    []string
 	mapper *process
 	proc   *process
+
+	borrows bool // the mapper, which is another node's of its cluster
 }
 
 func localRabbitServer(ctx context.Context, kind *Kind, cfg Config, m machine) (*Server, error) {
@@ -125,78 +127,102 @@ func localRabbitServer(ctx context.Context, kind *Kind, cfg Config, m machine) (
 		return nil, err
 	}
 	return launch(ctx, kind, "binaries in "+bin, func() (*Server, error) {
-		const distribution, mapper = 1, 2
-		port, err := FreePort(distribution, mapper, ManagementOffset)
-		if err != nil {
-			return nil, err
-		}
-		folder, err := newFolder("rabbitmq", nil)
-		if err != nil {
-			return nil, err
-		}
-		run := &localRabbit{
-			folder: folder, bin: bin, epmd: filepath.Join(epmd, "epmd"),
-			node: "surepost-" + strings.ToLower(rand.Text()[:8]) + "@localhost",
-		}
-		in := func(name string) string { return filepath.Join(folder.path, name) }
-		run.env = plainEnv(
-			"HOME="+folder.path, // the cookie's place
-			"ERL_EPMD_ADDRESS=127.0.0.1",
-			"ERL_EPMD_PORT="+strconv.Itoa(port+mapper),
-			"ERL_CRASH_DUMP_SECONDS=0",
-			"RABBITMQ_CONF_ENV_FILE=/dev/null", // the machine's own would win over what follows
-			"RABBITMQ_NODENAME="+run.node,
-			"RABBITMQ_DIST_PORT="+strconv.Itoa(port+distribution),
-			"RABBITMQ_MNESIA_BASE="+in("data"),
-			"RABBITMQ_LOG_BASE="+in("log"),
-			"RABBITMQ_LOGS=-",
-			"RABBITMQ_PID_FILE="+in("data/rabbitmq.pid"),
-			"RABBITMQ_CONFIG_FILE="+in("rabbitmq.conf"),
-			"RABBITMQ_ENABLED_PLUGINS_FILE="+in("enabled_plugins"),
-			// With input allowed the start script replaces itself with the Erlang node, which is then
-			// our own child: its death is seen, and a signal reaches it. The input is /dev/null.
-			"RABBITMQ_ALLOW_INPUT=1",
-			"RABBITMQ_SERVER_START_ARGS=-noinput",
-			erlangVar+"="+erlangFlags+" -start_epmd false"+
-				" -kernel inet_dist_use_interface {127,0,0,1}",
-		)
-		err = errors.Join(
-			os.WriteFile(in("enabled_plugins"), []byte(rabbitPlugins), 0o644),
-			os.WriteFile(in("rabbitmq.conf"), []byte(rabbitConfig(cfg,
-				"listeners.tcp.local = "+loopback(port),
-				"management.tcp.ip = 127.0.0.1",
-				"management.tcp.port = "+strconv.Itoa(port+ManagementOffset),
-			)), 0o644),
-		)
-		if err != nil {
-			return nil, errors.Join(err, folder.close())
-		}
-		return &Server{
-			URL:           "amqp://guest:guest@" + loopback(port) + "/",
-			ManagementURL: "http://guest:guest@" + loopback(port+ManagementOffset),
-			run:           run,
-		}, nil
+		return newLocalRabbit(cfg, rabbitNode{bin: bin, epmd: filepath.Join(epmd, "epmd"), name: newNodeName()})
 	})
+}
+
+// rabbitNode is what a node of a cluster has in common with the others, or has to itself by agreement.
+type rabbitNode struct {
+	bin, epmd string // the programs
+	name      string
+
+	mapperPort int      // of the cluster's epmd; 0 for one of the node's own
+	lines      []string // for rabbitmq.conf
+	cookie     string   // the cluster's secret; "" for one of the node's own
+}
+
+func newNodeName() string { return "surepost-" + strings.ToLower(rand.Text()[:8]) + "@localhost" }
+
+// newLocalRabbit returns a node that is ready to be started.
+func newLocalRabbit(cfg Config, n rabbitNode) (*Server, error) {
+	const distribution, mapper = 1, 2
+	port, err := FreePort(distribution, mapper, ManagementOffset)
+	if err != nil {
+		return nil, err
+	}
+	mapperPort := port + mapper
+	if n.mapperPort != 0 {
+		mapperPort = n.mapperPort
+	}
+	folder, err := newFolder("rabbitmq", nil)
+	if err != nil {
+		return nil, err
+	}
+	run := &localRabbit{folder: folder, bin: n.bin, epmd: n.epmd, node: n.name}
+	in := func(name string) string { return filepath.Join(folder.path, name) }
+	run.env = plainEnv(
+		"HOME="+folder.path, // the cookie's place
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_EPMD_PORT="+strconv.Itoa(mapperPort),
+		"ERL_CRASH_DUMP_SECONDS=0",
+		"RABBITMQ_CONF_ENV_FILE=/dev/null", // the machine's own would win over what follows
+		"RABBITMQ_NODENAME="+run.node,
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(port+distribution),
+		"RABBITMQ_MNESIA_BASE="+in("data"),
+		"RABBITMQ_LOG_BASE="+in("log"),
+		"RABBITMQ_LOGS=-",
+		"RABBITMQ_PID_FILE="+in("data/rabbitmq.pid"),
+		"RABBITMQ_CONFIG_FILE="+in("rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+in("enabled_plugins"),
+		// With input allowed the start script replaces itself with the Erlang node, which is then
+		// our own child: its death is seen, and a signal reaches it. The input is /dev/null.
+		"RABBITMQ_ALLOW_INPUT=1",
+		"RABBITMQ_SERVER_START_ARGS=-noinput",
+		erlangVar+"="+erlangFlags+" -start_epmd false"+
+			" -kernel inet_dist_use_interface {127,0,0,1}",
+	)
+	err = errors.Join(
+		os.WriteFile(in("enabled_plugins"), []byte(rabbitPlugins), 0o644),
+		os.WriteFile(in("rabbitmq.conf"), []byte(rabbitConfig(cfg, append(n.lines,
+			"listeners.tcp.local = "+loopback(port),
+			"management.tcp.ip = 127.0.0.1",
+			"management.tcp.port = "+strconv.Itoa(port+ManagementOffset),
+		)...)), 0o644),
+	)
+	if n.cookie != "" {
+		err = errors.Join(err, os.WriteFile(in(".erlang.cookie"), []byte(n.cookie), 0o400))
+	}
+	if err != nil {
+		return nil, errors.Join(err, folder.close())
+	}
+	return &Server{
+		URL:           "amqp://guest:guest@" + loopback(port) + "/",
+		ManagementURL: "http://guest:guest@" + loopback(port+ManagementOffset),
+		run:           run,
+	}, nil
 }
 
 func (r *localRabbit) start(context.Context) error {
 	if r.died() == nil {
 		return errors.New("it runs already")
 	}
-	if r.mapper == nil || r.mapper.died() != nil {
-		mapper, err := r.folder.start(program{
-			name: "epmd", args: []string{r.epmd}, env: r.env, stopBy: syscall.SIGTERM, endBy: "KILL",
-		})
-		if err != nil {
+	if !r.borrows && (r.mapper == nil || r.mapper.died() != nil) {
+		if err := r.startMapper(); err != nil {
 			return err
 		}
-		r.mapper = mapper
 	}
 	proc, err := r.folder.start(program{
 		name: "rabbitmq", args: []string{filepath.Join(r.bin, "rabbitmq-server")}, env: r.env,
 		stopBy: syscall.SIGTERM, endBy: "KILL",
 	})
 	r.proc = proc
+	return err
+}
+
+func (r *localRabbit) startMapper() (err error) {
+	r.mapper, err = r.folder.start(program{
+		name: "epmd", args: []string{r.epmd}, env: r.env, stopBy: syscall.SIGTERM, endBy: "KILL",
+	})
 	return err
 }
 

@@ -144,6 +144,9 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
+// Running reports whether a server of our own runs.
+func (s *Server) Running() bool { return s.run != nil && s.run.died() == nil }
+
 func (s *Server) died() error {
 	if s.run == nil {
 		return nil
