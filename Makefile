@@ -8,8 +8,8 @@
 # make bench         every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
 # make lint          gofmt, go vet, staticcheck
 
-MODULES := . harness integration examples examples/orm bench
-SERVED := harness integration examples examples/orm
+MODULES := . harness telemetry integration cmd/surepost examples examples/orm deploy bench
+SERVED := harness integration cmd/surepost examples examples/orm
 SUITES ?= forky
 N ?= 20000
 

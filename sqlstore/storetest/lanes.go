@@ -352,7 +352,7 @@ func (s *suite[TX]) parkedStay(store relay.LaneStore) {
 		parked = append(parked, relay.Parked{Entry: e, Reason: "x"})
 	}
 	s.checkpoint(l, page.After, parked...)
-	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{Destination: shared})
+	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{Destination: shared}, "the suite")
 	s.must("retry", err)
 	for _, of := range []int{3, 5, 2, 1} {
 		s.must("change the number of lanes", store.SetLanes(s.ctx, shared, of))
