@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -36,9 +37,17 @@ type shop struct {
 // openShop migrates a database with the program itself, and binds a queue to what the type Order* is published under.
 func openShop(t *testing.T, options ...harness.Option) *shop {
 	env := harness.Start(t, harness.Postgres(options...), harness.RabbitMQ())
-	secret := filepath.Join(t.TempDir(), "database")
-	write(t, secret, env.Postgres.URL()+"\n")
-	s := &shop{user: user{t: t, env: []string{"SUREPOST_DATABASE_URL_FILE=" + secret, "SUREPOST_BROKER_URLS=" + env.RabbitMQ.URL(),
+	secrets := t.TempDir()
+	write(t, filepath.Join(secrets, "database"), env.Postgres.URL()+"\n")
+	broker, err := url.Parse(env.RabbitMQ.URL())
+	must(t, err)
+	password, _ := broker.User.Password()
+	write(t, filepath.Join(secrets, "rabbitmq"), password+"\n")
+	username := broker.User.Username()
+	broker.User = nil
+	s := &shop{user: user{t: t, env: []string{"SUREPOST_DATABASE_URL_FILE=" + filepath.Join(secrets, "database"),
+		"SUREPOST_BROKER_URLS=" + broker.String(), "SUREPOST_BROKER_USERNAME=" + username,
+		"SUREPOST_BROKER_PASSWORD_FILE=" + filepath.Join(secrets, "rabbitmq"),
 		"SUREPOST_HTTP_LISTEN=127.0.0.1:0", "SUREPOST_RELAY_UNROUTABLE_TRIES=1", "SUREPOST_RELAY_LEASE_TTL=3s"}}}
 	if applied := list[cli.MigrationView](s.user, "migrate", "up"); len(applied) < 4 {
 		t.Fatalf("migrate up has applied %+v", applied)
@@ -312,8 +321,8 @@ func TestDoctorTellsByItsExitCodeHowBadItIs(t *testing.T) {
 	if r.code != 0 || strings.Contains(r.out, "WARNING") || !strings.Contains(r.out, "--all shows them") {
 		t.Errorf("a healthy system: %s", r)
 	}
-	found(5, "orders.dlq", "--queue=orders") // it was declared by hand, without a dead-letter queue
-	s.env = append(s.env, "SUREPOST_BROKER_URLS=amqp://127.0.0.1:1")
+	found(5, "orders.dlq", "--queue=orders")                         // it was declared by hand, without a dead-letter queue
+	s.env = append(s.env, "SUREPOST_BROKER_URLS=amqp://127.0.0.1:1") // the last one counts
 	found(5, `"code":"broker-unreachable","severity":"critical"`)
 }
 
