@@ -446,3 +446,65 @@ func TestTheDoctorWorksThroughAPooler(t *testing.T) {
 	defer db.Close()
 	requireFinding(t, diagnose(t, sqlstore.New(db), diagnosis.Limits{}), "pooler-mode", diagnosis.Critical, "", "binary_parameters")
 }
+
+// Through a standby, and where transactions are read-only, nothing can be published.
+func TestTheDoctorFindsThatItCanNotWrite(t *testing.T) {
+	t.Parallel()
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
+	pool, store := poolOn(t, server.URL())
+	healthy(t, store)
+	database := pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()
+	execSQL(t, pool, "ALTER DATABASE "+database+" SET default_transaction_read_only = on")
+	requireFinding(t, diagnose(t, store, diagnosis.Limits{}), "read-only", diagnosis.Critical, pool.Config().ConnConfig.Database, "default_transaction_read_only")
+
+	admin := storeAdmin(t, server.AdminURL())
+	execSQL(t, admin, "ALTER DATABASE "+database+" RESET default_transaction_read_only",
+		// A server with this file begins as a standby, of nobody.
+		"DO $$ BEGIN EXECUTE format('COPY (SELECT) TO %L', current_setting('data_directory') || '/standby.signal'); END $$")
+	server.Restart(t)
+	requireFinding(t, diagnose(t, store, diagnosis.Limits{}), "standby", diagnosis.Critical, pool.Config().ConnConfig.Database, "target_session_attrs=read-write")
+}
+
+func storeAdmin(t *testing.T, address string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func TestTheDoctorFindsWhatHoldsBackTheRemovalOfDeadRows(t *testing.T) {
+	t.Parallel()
+	server := harness.Start(t, harness.Postgres(harness.Private())).Postgres
+	pool, store := poolOn(t, server.URL())
+	healthy(t, store)
+	reader, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(context.Background())
+	execTx(t, reader, "SELECT 1 FROM pg_class LIMIT 1")
+	execSQL(t, pool, "SELECT pg_create_physical_replication_slot('forgotten', true)", "SELECT pg_create_physical_replication_slot('in_use', false)")
+	requireFinding(t, diagnose(t, store, impatient), "xmin-held", diagnosis.Notice, backendPID(t, reader), "pg_class")
+	_ = reader.Rollback(t.Context())
+	requireNone(t, diagnose(t, store, impatient), "xmin-held")
+
+	// A slot without a reader is named when it holds back a GiB; a logical one holds back rows from the beginning.
+	requireNone(t, diagnose(t, store, diagnosis.Limits{}), "slot-unused")
+}
+
+func TestTheDoctorFindsScheduledEventsThatNobodyMoves(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	healthy(t, store)
+	write(t, pool, newBox(t, store), surepost.Event{Type: "T", NotBefore: time.Now().Add(time.Hour)})
+	requireNone(t, diagnose(t, store, diagnosis.Limits{}), "schedule-overdue")
+	execSQL(t, pool, "UPDATE surepost_scheduled SET not_before = now() - interval '1 minute'")
+	requireFinding(t, diagnose(t, store, diagnosis.Limits{}), "schedule-overdue", diagnosis.Critical, "", "was due 1m")
+	if _, _, err := store.MoveDue(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	requireNone(t, diagnose(t, store, diagnosis.Limits{}), "schedule-overdue")
+}

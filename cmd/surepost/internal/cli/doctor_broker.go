@@ -1,8 +1,9 @@
 package cli
 
 import (
-	"context"
+	"log/slog"
 
+	"github.com/surepost/surepost/amqp"
 	"github.com/surepost/surepost/cmd/surepost/internal/connect"
 	"github.com/surepost/surepost/diagnosis"
 )
@@ -14,14 +15,13 @@ func (s *session) examineBroker(db *opened, queues []string) ([]diagnosis.Findin
 		return []diagnosis.Finding{{Code: "broker-not-configured", Severity: diagnosis.Notice, Subject: "broker",
 			Cause: "broker.urls isn't set, so that only the database was looked at", Remedy: "set broker.urls to have RabbitMQ examined too"}}, nil
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, checkTimeout)
-	defer cancel()
-	finding := diagnosis.Finding{Code: "broker-reachable", Subject: "broker", Cause: "it can be published to"}
-	session, err := connect.NewPublisher(c, s.logger(c), connect.Target{}).Open(ctx)
+	publisher, err := connect.PublisherConfig(c, slog.New(slog.DiscardHandler))
 	if err != nil {
-		finding.Severity, finding.Cause, finding.Remedy = diagnosis.Critical, err.Error(), "see the cause, which says what to do"
-		return []diagnosis.Finding{finding}, nil
+		return nil, err
 	}
-	_ = session.Close(ctx) // nothing is outstanding
-	return []diagnosis.Finding{finding}, nil
+	asked := amqp.DiagnoseConfig{Connection: publisher.Connection, Publisher: publisher}
+	for _, q := range queues {
+		asked.Consumers = append(asked.Consumers, amqp.ConsumerConfig{Queue: q})
+	}
+	return amqp.Diagnose(s.ctx, asked)
 }

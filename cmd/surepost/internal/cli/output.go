@@ -140,8 +140,8 @@ func clock(t *time.Time) string {
 	return t.Format("2006-01-02T15:04:05.000Z")
 }
 
-// bytes writes a size for people.
-func bytes(n int64) string {
+// diskSize writes a size for people.
+func diskSize(n int64) string {
 	for _, u := range []struct {
 		name string
 		size int64

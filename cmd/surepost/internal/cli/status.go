@@ -46,7 +46,7 @@ func statusView(o relay.OutboxStatus, kind string) StatusView {
 }
 
 func (s *session) showStatus(w io.Writer, v StatusView) {
-	fmt.Fprintf(w, "%s: log %s, inbox %s", v.Database, bytes(v.LogBytes), bytes(v.InboxBytes))
+	fmt.Fprintf(w, "%s: log %s, inbox %s", v.Database, diskSize(v.LogBytes), diskSize(v.InboxBytes))
 	if v.OldestEvent != nil {
 		fmt.Fprintf(w, ", oldest event %s", s.ago(*v.OldestEvent))
 	}

@@ -81,6 +81,7 @@ type Relay struct {
 	Order              string
 	PollBusy, PollIdle time.Duration
 	CheckpointInterval time.Duration
+	Parking            string
 	Unroutable         string
 	UnroutableTries    int
 	BackoffMin         time.Duration

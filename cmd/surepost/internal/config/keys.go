@@ -160,6 +160,8 @@ func (c *Config) table() []*Key {
 			Help: "The longest wait before an exhausted log is read again."},
 		{Path: "relay.checkpointInterval", value: duration(&r.CheckpointInterval), Kind: "duration", Default: "100ms", Field: "Config.CheckpointInterval",
 			Help: "How often progress is stored at most."},
+		{Path: "relay.parking", value: choice(&r.Parking, "key-waits", "key-goes-on", "halt"), Kind: "key-waits, key-goes-on or halt", Default: "key-waits",
+			Help: "What happens to a key's later events when one of its events can't be published."},
 		{Path: "relay.unroutable", value: choice(&r.Unroutable, "park", "accept"), Kind: "park or accept", Default: "park",
 			Help: "What happens to an event that no queue is bound for."},
 		{Path: "relay.unroutableTries", value: integer(&r.UnroutableTries), Kind: "number", Default: "6", Field: "Config.UnroutableTries",

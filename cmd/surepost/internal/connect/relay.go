@@ -27,6 +27,12 @@ func RelayConfig(c *config.Config, logger *slog.Logger, hooks relay.Hooks) relay
 	if r.Order == "pipelined" {
 		made.Order = relay.Pipelined
 	}
+	switch r.Parking {
+	case "key-goes-on":
+		made.Parking = relay.ParkKeyGoesOn
+	case "halt":
+		made.Parking = relay.ParkHalts
+	}
 	if r.Unroutable == "accept" {
 		made.Unroutable = relay.AcceptUnroutable
 	}
