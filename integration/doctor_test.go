@@ -122,7 +122,7 @@ func TestAHealthyDatabaseHasNoFindingAboveGood(t *testing.T) {
 		t.Errorf("a healthy database:\n%s", list(findings))
 	}
 	for _, code := range []string{"database", "pooler", "clock", "durability", "activity", "migrations", "locks", "transactions", "prepared-transactions",
-		"xmin", "tables", "sequence", "privileges", "lanes", "parked", "dedupe-window"} {
+		"xmin", "tables", "sequence", "privileges", "lanes", "parked", "inbox", "dedupe-window"} {
 		if len(found(findings, code)) != 1 {
 			t.Errorf("%s wasn't said to be good:\n%s", code, list(findings))
 		}
@@ -486,13 +486,9 @@ func TestTheDoctorFindsWhatHoldsBackTheRemovalOfDeadRows(t *testing.T) {
 	}
 	defer reader.Rollback(context.Background())
 	execTx(t, reader, "SELECT 1 FROM pg_class LIMIT 1")
-	execSQL(t, pool, "SELECT pg_create_physical_replication_slot('forgotten', true)", "SELECT pg_create_physical_replication_slot('in_use', false)")
 	requireFinding(t, diagnose(t, store, impatient), "xmin-held", diagnosis.Notice, backendPID(t, reader), "pg_class")
 	_ = reader.Rollback(t.Context())
 	requireNone(t, diagnose(t, store, impatient), "xmin-held")
-
-	// A slot without a reader is named when it holds back a GiB; a logical one holds back rows from the beginning.
-	requireNone(t, diagnose(t, store, diagnosis.Limits{}), "slot-unused")
 }
 
 func TestTheDoctorFindsScheduledEventsThatNobodyMoves(t *testing.T) {
@@ -507,4 +503,37 @@ func TestTheDoctorFindsScheduledEventsThatNobodyMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireNone(t, diagnose(t, store, diagnosis.Limits{}), "schedule-overdue")
+}
+
+func TestTheDoctorLooksAtTheInbox(t *testing.T) {
+	t.Parallel()
+	base := harness.Start(t, harness.Postgres()).Postgres.URL()
+	pool, store := poolOn(t, base)
+	healthy(t, store)
+	execSQL(t, pool, `INSERT INTO surepost_inbox (consumer, event_id, handled_at)
+SELECT 'billing', 'e' || n, now() - make_interval(hours => n) FROM generate_series(0, 1000) n
+UNION ALL SELECT 'gone', 'e' || n, now() - make_interval(days => 30 + n) FROM generate_series(0, 10) n`)
+	findings := diagnose(t, store, diagnosis.Limits{})
+	requireFinding(t, findings, "consumer-idle", diagnosis.Notice, "consumer gone", "720h")
+	if of := append(found(findings, "consumer-idle"), found(findings, "inbox-unpruned")...); len(of) != 1 {
+		t.Errorf("more than the consumer that is gone:\n%s", list(of))
+	}
+	findings = diagnose(t, store, diagnosis.Limits{DedupeWindow: 24 * time.Hour})
+	requireFinding(t, findings, "inbox-unpruned", diagnosis.Notice, "consumer billing", "window is 24h")
+	execSQL(t, pool, "DELETE FROM surepost_inbox WHERE handled_at < now() - interval '1 day'")
+	findings = diagnose(t, store, diagnosis.Limits{DedupeWindow: 24 * time.Hour})
+	requireNone(t, findings, "consumer-idle")
+	requireNone(t, findings, "inbox-unpruned")
+
+	_, address := roleURL(t, pool, base, "GRANT SELECT ON surepost_outbox, surepost_sequence, surepost_migration, surepost_lease, surepost_checkpoint, surepost_parked, "+
+		"surepost_destination, surepost_relay, surepost_scheduled")
+	findings = diagnose(t, storeOn(t, address), diagnosis.Limits{})
+	if hidden := found(findings, "inbox-hidden"); len(hidden) != 1 || !strings.Contains(hidden[0].Remedy, `GRANT SELECT ON "surepost_inbox" TO`) {
+		t.Errorf("without the right to read the inbox:\n%s", list(findings))
+	}
+
+	// An event that should be gone.
+	write(t, pool, newBox(t, store), surepost.Event{Type: "T", Time: time.Now().Add(-100 * time.Hour)})
+	requireFinding(t, diagnose(t, store, diagnosis.Limits{Retention: 24 * time.Hour}), "retention-overdue", diagnosis.Warning, "", "from 100h", "kept for 24h")
+	requireNone(t, diagnose(t, store, diagnosis.Limits{Retention: 99 * time.Hour}), "retention-overdue")
 }

@@ -153,7 +153,7 @@ func (p *practice) checkSequence(ctx context.Context, q Querier) (found []diagno
 var needed = []struct{ table, privileges string }{
 	{"outbox", "SELECT"}, {"sequence", "SELECT"}, {"migration", "SELECT"},
 	{"lease", "SELECT, INSERT, UPDATE, DELETE"}, {"checkpoint", "SELECT, INSERT, UPDATE, DELETE"}, {"parked", "SELECT, INSERT, UPDATE, DELETE"},
-	{"destination", "SELECT"}, {"relay", "SELECT"},
+	{"destination", "SELECT"}, {"relay", "SELECT"}, {"scheduled", "SELECT"},
 }
 
 // checkPrivileges sees what this user lacks of what a relay needs. A user that may only read is taken for an operator's.
