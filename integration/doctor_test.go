@@ -374,7 +374,7 @@ func TestTheDoctorNeedsNoMoreThanToRead(t *testing.T) {
 	requireNone(t, diagnose(t, storeOn(t, address), diagnosis.Limits{}), "straggler")
 
 	// Without the right to read it says which one is missing.
-	name, address = roleURL(t, pool, base, "GRANT pg_read_all_stats")
+	_, address = roleURL(t, pool, base, "GRANT pg_read_all_stats")
 	findings = diagnose(t, storeOn(t, address), diagnosis.Limits{})
 	requireFinding(t, findings, "migrations-unknown", diagnosis.Warning, "", "GRANT SELECT ON surepost_migration")
 	name, address = roleURL(t, pool, base, "GRANT SELECT ON surepost_migration")

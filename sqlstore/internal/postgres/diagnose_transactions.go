@@ -55,9 +55,9 @@ func (b backend) remedy(first string) string {
 }
 
 // ours is a table expression of Surepost's tables: oid, name, and whether it is the log or one of its partitions. It reads the
-// catalog only.
+// catalog only: pg_partition_tree would wait for a lock on the log.
 const ours = `ours AS (
-    SELECT c.oid, c.relname::text AS name, c.oid = log.oid OR c.oid IN (SELECT relid FROM pg_partition_tree(log.oid)) AS log
+    SELECT c.oid, c.relname::text AS name, c.oid = log.oid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = log.oid) AS log
     FROM (SELECT to_regclass($1) AS oid) log JOIN pg_class o ON o.oid = log.oid
     JOIN pg_class c ON c.relnamespace = o.relnamespace AND c.relkind IN ('r', 'p') AND starts_with(c.relname, $2)
 )`
