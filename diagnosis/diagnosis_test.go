@@ -47,14 +47,14 @@ func TestAFindingIsReadableAsTextAndAsJSON(t *testing.T) {
 }
 
 func TestEveryLimitHasADefaultAndIsChecked(t *testing.T) {
-	if l := (Limits{}).WithDefaults(); l.TransactionAge != time.Minute || l.Behind != 30*time.Second || l.ClockSkew != 2*time.Second {
+	if l := (Limits{}).WithDefaults(); l.TransactionAge != time.Minute || l.Behind != 30*time.Second || l.ClockSkew != 2*time.Second || l.ConsumerIdle != 168*time.Hour {
 		t.Errorf("%+v", l)
 	}
 	if l := (Limits{Behind: time.Hour}).WithDefaults(); l.Behind != time.Hour {
 		t.Errorf("%+v", l)
 	}
-	err := Limits{TransactionAge: -1, Behind: -1, ClockSkew: -1, DedupeWindow: -1, RedeliveryHorizon: -1}.Validate()
-	if err == nil || strings.Count(err.Error(), "use a positive time") != 5 {
+	err := Limits{TransactionAge: -1, Behind: -1, ClockSkew: -1, ConsumerIdle: -1, Retention: -1, DedupeWindow: -1, RedeliveryHorizon: -1}.Validate()
+	if err == nil || strings.Count(err.Error(), "use a positive time") != 7 {
 		t.Errorf("got %v", err)
 	}
 	if err := (Limits{}).Validate(); err != nil {

@@ -22,6 +22,14 @@ type Limits struct {
 	// 2 s. Leases don't depend on it: ages that are shown, and events that are due at a time, do.
 	ClockSkew time.Duration
 
+	// ConsumerIdle is for how long a consumer may have handled nothing before it is asked whether it is one still. Default 7
+	// days.
+	ConsumerIdle time.Duration
+
+	// Retention is for how long the relays keep events (relay.Config.Retention). The log is overdue at twice that, since
+	// events are removed in bulk. 0: not compared.
+	Retention time.Duration
+
 	// DedupeWindow is for how long the consumers' inbox remembers what was handled, and RedeliveryHorizon the longest time
 	// after which a message can come again (amqp.ConsumerConfig.RedeliveryHorizon). Both 0: not compared.
 	DedupeWindow, RedeliveryHorizon time.Duration
@@ -32,7 +40,7 @@ func (l Limits) WithDefaults() Limits {
 	for _, d := range []struct {
 		value     *time.Duration
 		byDefault time.Duration
-	}{{&l.TransactionAge, time.Minute}, {&l.Behind, 30 * time.Second}, {&l.ClockSkew, 2 * time.Second}} {
+	}{{&l.TransactionAge, time.Minute}, {&l.Behind, 30 * time.Second}, {&l.ClockSkew, 2 * time.Second}, {&l.ConsumerIdle, 7 * 24 * time.Hour}} {
 		if *d.value == 0 {
 			*d.value = d.byDefault
 		}
@@ -48,6 +56,7 @@ func (l Limits) Validate() error {
 		value time.Duration
 	}{
 		{"TransactionAge", l.TransactionAge}, {"Behind", l.Behind}, {"ClockSkew", l.ClockSkew},
+		{"ConsumerIdle", l.ConsumerIdle}, {"Retention", l.Retention},
 		{"DedupeWindow", l.DedupeWindow}, {"RedeliveryHorizon", l.RedeliveryHorizon},
 	} {
 		if d.value < 0 {

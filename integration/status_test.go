@@ -189,7 +189,9 @@ func TestTheStatusOfALongLogIsCheap(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, plan := range plansOf(t, url, func(store *pgxstore.Store) { outboxStatus(t, store) }) {
-		if strings.Contains(plan, "Seq Scan on surepost_outbox") || strings.Contains(plan, "JIT:") {
+		// An empty partition may be scanned.
+		scanned := regexp.MustCompile(`Seq Scan on surepost_outbox[^>]*(actual time=\S+ rows=[1-9]|Rows Removed by Filter: [1-9])`)
+		if scanned.MatchString(plan) || strings.Contains(plan, "JIT:") {
 			t.Errorf("the log is scanned, or the statement is compiled:\n%s", plan)
 		}
 		for _, removed := range regexp.MustCompile(`(?s)outbox_seq[^>]*Rows Removed by Filter: (\d+)`).FindAllStringSubmatch(plan, -1) {

@@ -79,6 +79,7 @@ func (p *practice) diagnose(ctx context.Context) {
 		{code: "privileges", good: "this user may do what a relay does", run: p.checkPrivileges, tables: true},
 		{code: "lanes", good: "every lane has a relay and is up to date", run: p.checkLanes, tables: true},
 		{code: "parked", good: "no event is parked", run: p.checkParked, tables: true},
+		{code: "inbox", good: "its consumers are active, and it forgets in time", run: p.checkInbox, tables: true},
 		{code: "dedupe-window", good: "the inbox remembers for longer than messages can come again", run: p.checkWindow},
 	} {
 		if p.gone || p.bare && c.tables || ctx.Err() != nil {

@@ -22,7 +22,8 @@ func (p *practice) checkLanes(ctx context.Context, q Querier) (found []diagnosis
 	for _, d := range status.Destinations {
 		found = append(found, judgeDestination(d, p.limits, now)...)
 	}
-	return append(found, judgeSchedule(status, now)...), nil
+	found = append(found, judgeSchedule(status, now)...)
+	return append(found, judgeRetention(status, p.limits, now)...), nil
 }
 
 // judgeDestination says what is wrong with a destination's relays and lanes.
@@ -151,16 +152,14 @@ func judgeParked(name string, events, keys, retrying int64, age time.Duration, r
 	return f
 }
 
-// checkWindow compares how long the inbox remembers with how late a message can come again.
-func (p *practice) checkWindow(context.Context, Querier) ([]diagnosis.Finding, error) {
-	return judgeWindow(p.limits), nil
-}
-
-func judgeWindow(l diagnosis.Limits) []diagnosis.Finding {
-	if l.RedeliveryHorizon == 0 && l.DedupeWindow == 0 || l.DedupeWindow > l.RedeliveryHorizon {
+// judgeRetention says whether events are kept for longer than they should be.
+func judgeRetention(s relay.OutboxStatus, limits diagnosis.Limits, now time.Time) []diagnosis.Finding {
+	age := now.Sub(s.OldestEvent)
+	if limits.Retention == 0 || s.OldestEvent.IsZero() || age <= 2*limits.Retention {
 		return nil
 	}
-	return []diagnosis.Finding{{Code: "dedupe-window-short", Severity: diagnosis.Critical,
-		Cause:  fmt.Sprintf("the inbox forgets what was handled after %v, and a message can come again after %v: it would be handled twice", l.DedupeWindow, l.RedeliveryHorizon),
-		Remedy: "make the inbox's window longer than the redelivery horizon, or shorten retry delays and the time in which dead letters are redriven"}}
+	return []diagnosis.Finding{{Code: "retention-overdue", Severity: diagnosis.Warning,
+		Cause: fmt.Sprintf("the log still has an event from %v ago, though they are kept for %v: it takes %d MiB and grows", short(age), limits.Retention, s.LogBytes>>20),
+		Remedy: "see the findings about destinations and lanes that are behind, and about transactions that hold the log: events are removed when all " +
+			"destinations have passed them and nobody locks their part of the log; a relay does it"}}
 }

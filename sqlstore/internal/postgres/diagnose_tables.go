@@ -69,7 +69,7 @@ func (p *practice) checkTablesSound(ctx context.Context, q Querier) (found []dia
         FROM pg_attribute t JOIN pg_attribute s ON s.attrelid = t.attrelid AND s.attname = 'seq' LEFT JOIN pg_attrdef d ON d.adrelid = t.attrelid AND d.adnum = t.attnum
         WHERE t.attrelid = to_regclass($1) AND t.attname = 'tx'), false)
 FROM pg_class c
-WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass($1)))
+WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass($1))
 ORDER BY c.oid = to_regclass($1) DESC, 1`, outbox)
 	if err != nil {
 		return nil, err
@@ -102,10 +102,13 @@ ORDER BY c.oid = to_regclass($1) DESC, 1`, outbox)
 		}
 		first = false
 	}
+	if err := rows.Err(); err != nil {
+		return found, err
+	}
 	if first {
 		found = append(found, diagnosis.Finding{Code: "tables-missing", Severity: diagnosis.Critical, Subject: outbox, Cause: "the table isn't there", Remedy: "restore it from surepost migrate sql"})
 	}
-	return fewer(found), rows.Err()
+	return fewer(found), nil
 }
 
 // checkSequence sees whether numbers are drawn in order and above those in use: what the cursor's proof rests on.
@@ -153,7 +156,7 @@ func (p *practice) checkSequence(ctx context.Context, q Querier) (found []diagno
 var needed = []struct{ table, privileges string }{
 	{"outbox", "SELECT"}, {"sequence", "SELECT"}, {"migration", "SELECT"},
 	{"lease", "SELECT, INSERT, UPDATE, DELETE"}, {"checkpoint", "SELECT, INSERT, UPDATE, DELETE"}, {"parked", "SELECT, INSERT, UPDATE, DELETE"},
-	{"destination", "SELECT"}, {"relay", "SELECT"},
+	{"destination", "SELECT"}, {"relay", "SELECT"}, {"scheduled", "SELECT"},
 }
 
 // checkPrivileges sees what this user lacks of what a relay needs. A user that may only read is taken for an operator's.

@@ -120,3 +120,28 @@ func TestAStatementIsShownOnOneShortLine(t *testing.T) {
 		t.Errorf("%d characters", len([]rune(got)))
 	}
 }
+
+func TestAnUnusedSlotIsNamedForWhatItHoldsBack(t *testing.T) {
+	if f, wrong := judgeSlot("s", 1000, false); wrong {
+		t.Errorf("%v", f)
+	}
+	if f, wrong := judgeSlot("s", 2<<30, false); !wrong || !strings.Contains(f.Cause, "2048 MiB") || !strings.Contains(f.Remedy, "pg_drop_replication_slot('s')") {
+		t.Errorf("%v", f)
+	}
+	if f, wrong := judgeSlot("s", 0, true); !wrong || !strings.Contains(f.Cause, "dead row") {
+		t.Errorf("%v", f)
+	}
+}
+
+func TestTheLogIsOverdueAtTwiceItsRetention(t *testing.T) {
+	now := time.Now()
+	status := relay.OutboxStatus{OldestEvent: now.Add(-25 * time.Hour)}
+	for retention, bad := range map[time.Duration]bool{0: false, 12 * time.Hour: true, 13 * time.Hour: false} {
+		if found := judgeRetention(status, diagnosis.Limits{Retention: retention}, now); (len(found) == 1) != bad {
+			t.Errorf("retention %v: %v", retention, found)
+		}
+	}
+	if found := judgeRetention(relay.OutboxStatus{}, diagnosis.Limits{Retention: 1}, now); len(found) > 0 {
+		t.Errorf("an empty log: %v", found)
+	}
+}

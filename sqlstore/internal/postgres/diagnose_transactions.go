@@ -55,9 +55,9 @@ func (b backend) remedy(first string) string {
 }
 
 // ours is a table expression of Surepost's tables: oid, name, and whether it is the log or one of its partitions. It reads the
-// catalog only.
+// catalog only: pg_partition_tree would wait for a lock on the log.
 const ours = `ours AS (
-    SELECT c.oid, c.relname::text AS name, c.oid = log.oid OR c.oid IN (SELECT relid FROM pg_partition_tree(log.oid)) AS log
+    SELECT c.oid, c.relname::text AS name, c.oid = log.oid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = log.oid) AS log
     FROM (SELECT to_regclass($1) AS oid) log JOIN pg_class o ON o.oid = log.oid
     JOIN pg_class c ON c.relnamespace = o.relnamespace AND c.relkind IN ('r', 'p') AND starts_with(c.relname, $2)
 )`
@@ -285,11 +285,8 @@ WHERE a.pid <> pg_backend_pid() AND (a.backend_xmin IS NOT NULL OR a.backend_xid
 
 // heldBySlots finds replication slots that nobody uses, and that hold back dead rows or the log of the server.
 func (p *practice) heldBySlots(ctx context.Context, q Querier) (found []diagnosis.Finding, err error) {
-	const wal = 1 << 30
-	rows, err := q.Query(ctx, `SELECT slot_name::text, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
-FROM pg_replication_slots
-WHERE NOT pg_is_in_recovery() AND NOT active AND NOT temporary AND (xmin IS NOT NULL OR pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > $1::bigint)
-ORDER BY 2 DESC LIMIT 50`, int64(wal))
+	rows, err := q.Query(ctx, `SELECT slot_name::text, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, xmin IS NOT NULL
+FROM pg_replication_slots WHERE NOT pg_is_in_recovery() AND NOT active AND NOT temporary ORDER BY 2 DESC LIMIT 50`)
 	if err != nil {
 		return nil, err
 	}
@@ -297,12 +294,29 @@ ORDER BY 2 DESC LIMIT 50`, int64(wal))
 	for rows.Next() {
 		var slot string
 		var bytes int64
-		if err := rows.Scan(&slot, &bytes); err != nil {
+		var holdsRows bool
+		if err := rows.Scan(&slot, &bytes, &holdsRows); err != nil {
 			return nil, err
 		}
-		found = append(found, diagnosis.Finding{Code: "slot-unused", Severity: diagnosis.Warning, Subject: "replication slot " + slot,
-			Cause:  fmt.Sprintf("nobody reads it, and the server keeps %d MiB of its log for it, and dead rows: in the end the disk is full, and nobody can write", bytes>>20),
-			Remedy: "bring its reader back, or: SELECT pg_drop_replication_slot('" + strings.ReplaceAll(slot, "'", "''") + "')"})
+		if f, wrong := judgeSlot(slot, bytes, holdsRows); wrong {
+			found = append(found, f)
+		}
 	}
 	return fewer(found), rows.Err()
+}
+
+// judgeSlot is about a slot without a reader. One that was left a moment ago may have one again soon.
+func judgeSlot(slot string, bytes int64, holdsRows bool) (f diagnosis.Finding, wrong bool) {
+	const muchLog = 1 << 30
+	f = diagnosis.Finding{Code: "slot-unused", Severity: diagnosis.Warning, Subject: "replication slot " + slot,
+		Remedy: "bring its reader back, or: SELECT pg_drop_replication_slot('" + strings.ReplaceAll(slot, "'", "''") + "')"}
+	switch {
+	case bytes > muchLog:
+		f.Cause = fmt.Sprintf("nobody reads it, and the server keeps %d MiB of its log for it: in the end the disk is full, and nobody can write", bytes>>20)
+	case holdsRows:
+		f.Cause = "nobody reads it, and no dead row of the database can be removed while it is there"
+	default:
+		return f, false
+	}
+	return f, true
 }

@@ -302,8 +302,8 @@ FROM ${relay} WHERE expires_at > clock_timestamp() ORDER BY destination, owner`)
 
 // statusTables adds what is known of the tables as a whole: sizes, the oldest event and the schedule.
 func (e *Engine) statusTables(ctx context.Context, q Querier, status *relay.OutboxStatus) error {
-	// pg_partition_tree returns nothing for a table without partitions.
-	const bytes = `(SELECT coalesce(sum(pg_total_relation_size(t.relid)), pg_total_relation_size(to_regclass($1)))::bigint FROM pg_partition_tree(to_regclass($1)) t WHERE t.isleaf)`
+	// A partitioned table has no storage of its own: it is that of its partitions.
+	const bytes = `(SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE oid = to_regclass($1) OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass($1)))`
 	for table, size := range map[string]*int64{"outbox": &status.LogBytes, "inbox": &status.InboxBytes} {
 		if _, err := queryRow(ctx, q, `SELECT coalesce(`+bytes+`, 0)`, []any{e.config.name(table)}, size); err != nil {
 			return err
