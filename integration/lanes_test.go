@@ -478,7 +478,7 @@ func TestAReadOfALaneIsBounded(t *testing.T) {
 	r := &laneReader{t: t, store: store, of: 2}
 	var ids []string
 	for i := range 2 {
-		log, reads := r.open(i), 0
+		log, reads, began := r.open(i), 0, time.Now()
 		for full := true; full; reads++ {
 			page, err := log.Read(t.Context(), 10_000)
 			if err != nil {
@@ -494,6 +494,7 @@ func TestAReadOfALaneIsBounded(t *testing.T) {
 				t.Errorf("read %d of the quiet lane returned %d events", reads, len(page.Entries))
 			}
 		}
+		t.Logf("lane %d read in %d reads of %v", i, reads, (time.Since(began) / time.Duration(reads)).Round(time.Millisecond))
 		if i == 0 && reads != 3 {
 			t.Errorf("the quiet lane got past %d rows in %d reads, want 3 of 20000 rows at most", rows, reads)
 		}
@@ -527,5 +528,79 @@ func TestLanesOfTwoClustersAreNotMixed(t *testing.T) {
 	execSQL(t, pool, elder+"1")
 	if err := store.SetLanes(t.Context(), "default", 3); err != nil {
 		t.Errorf("both of the old one: %v", err)
+	}
+}
+
+// Somebody who holds a destination's row keeps its lanes from being taken, not from being renewed.
+func TestRenewalsDoNotWaitForAnAcquisitionThatWaits(t *testing.T) {
+	t.Parallel()
+	const ttl = 20 * time.Second // the wait is a tenth
+	pool, store := newPool(t)
+	acquire := func(lane int) (relay.Lease, error) {
+		return store.Acquire(t.Context(), relay.Lane{Destination: "default", Index: lane, Of: 2}, "a", ttl)
+	}
+	lease, err := acquire(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	if _, err := tx.Exec(t.Context(), "SELECT FROM surepost_destination FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := acquire(1)
+		waiting <- err
+	}()
+	for began := time.Now(); count(t, pool, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 0; {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("nobody waits for the destination's row")
+		}
+	}
+	if err := store.Renew(t.Context(), lease, ttl); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	var held *relay.LeaseHeldError
+	if err := <-waiting; err == nil || errors.As(err, &held) || errors.Is(err, relay.ErrHalt) {
+		t.Errorf("acquiring a lane while the destination's row is held: %v, want an error that passes", err)
+	}
+	_ = tx.Rollback(t.Context())
+	if _, err := acquire(1); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestAPoolWithoutAConnectionForALaneSaysSo(t *testing.T) {
+	t.Parallel()
+	url := harness.Start(t, harness.Postgres()).Postgres.URL()
+	poolOn(t, url) // which migrates
+	db := openSQL(t, "pgx", url)
+	db.SetMaxOpenConns(3)
+	store := newSQLStore(t, db)
+	for n := range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if n == 2 {
+			ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+		}
+		lease, err := store.Acquire(t.Context(), relay.Lane{Destination: "default", Index: n, Of: 3}, "a", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, err := store.Open(ctx, lease)
+		cancel()
+		if n == 2 {
+			if err == nil || !strings.Contains(err.Error(), "SetMaxOpenConns") {
+				t.Errorf("the third lane of a relay with 3 connections: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close(context.Background()) })
 	}
 }
