@@ -28,6 +28,7 @@ var pooledTests = map[string]func(*testing.T){
 	"ABatchIsOneTransaction":                    TestABatchIsOneTransaction,
 	"OverlappingBatchesDoNotWaitInCircles":      TestOverlappingBatchesDoNotWaitInCircles,
 	"LateCommitIsNotSkipped":                    TestLateCommitIsNotSkipped,
+	"LaneCountsChangeUnderLateCommits":          TestLaneCountsChangeUnderLateCommits,
 	"AHeldTransactionHoldsUpNobodyElse":         TestAHeldTransactionHoldsUpNobodyElse,
 	"ManyStragglersComeInPages":                 TestManyStragglersComeInPages,
 	"AStragglerAmongManySavepointsIsNotSkipped": TestAStragglerAmongManySavepointsIsNotSkipped,

@@ -23,5 +23,6 @@
 //
 // How to read it: stream.go decides what to send and what is settled, as a state machine without clocks, goroutines
 // or I/O. run.go is the shell around it: one goroutine that owns the session, one that owns the log. keeper.go holds
-// the lease. relay.go starts and restarts all of it.
+// the lease, and leader.go begins again for as long as it is held: that is one lane. supervisor.go leads as many lanes as
+// are the relay's share, which share.go works out.
 package relay

@@ -358,7 +358,9 @@ func TestTwoRelaysOfOneNameDoNotFight(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = second.Run(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err = second.Run(ctx)
 		if !errors.Is(err, ErrHalt) || !strings.Contains(err.Error(), "Config.Owner") {
 			t.Errorf("the second one ended with %v; want ErrHalt, and that Config.Owner must be its own", err)
 		}

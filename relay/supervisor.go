@@ -366,6 +366,9 @@ func (s *supervisor) end(l *leader) error {
 // goAway leaves all lanes to others, and this relay out of the shares: it can't publish. The longer the more often that
 // happens; where nobody else is there it only takes a breath.
 func (s *supervisor) goAway() {
+	if s.away != nil {
+		return // another lane's leader was the first to see it
+	}
 	published := s.Report().Published
 	if published != s.before {
 		s.absences, s.before = 0, published

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/surepost/surepost/sqlstore/internal/postgres"
 )
@@ -13,6 +14,10 @@ type dialSQL struct{ db *sql.DB }
 
 func (d dialSQL) Dial(ctx context.Context) (postgres.Conn, error) {
 	c, err := d.db.Conn(ctx)
+	if most := d.db.Stats(); err != nil && ctx.Err() != nil && most.MaxOpenConnections > 0 && most.InUse >= most.MaxOpenConnections {
+		return nil, fmt.Errorf("%w: all %d connections of the *sql.DB are in use, and a relay keeps one, and one more for each lane that it leads: "+
+			"raise SetMaxOpenConns", err, most.MaxOpenConnections)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,7 @@ func sharing[TX any]() []promise[TX] {
 		of("a change of lanes and an acquisition come one after the other", (*suite[TX]).changeOrAcquire),
 		of("a change of lanes that isn't one changes nothing", (*suite[TX]).noChange),
 		of("a change of lanes repeats nothing that all have passed", (*suite[TX]).nothingAgain),
+		of("parked events stay with their slots", (*suite[TX]).parkedStay),
 		of("changes of lanes lose and turn round nothing", (*suite[TX]).randomLanes),
 	}
 }
@@ -338,6 +339,42 @@ func (s *suite[TX]) nothingAgain(store relay.LaneStore) {
 		late = []string{fmt.Sprint("late ", of)}
 		s.write(event(late[0], "k"))
 		was = of
+	}
+}
+
+func (s *suite[TX]) parkedStay(store relay.LaneStore) {
+	s.join(store, "a", "1", 1, long)
+	s.write(numbered("e", 6)...)
+	l := s.openLog(store, s.acquire(store, laneOf(0, 1), "a"))
+	page := s.read(l, 10)
+	var parked []relay.Parked
+	for _, e := range page.Entries[:3] { // one of each key
+		parked = append(parked, relay.Parked{Entry: e, Reason: "x"})
+	}
+	s.checkpoint(l, page.After, parked...)
+	_, err := s.Store.RetryParked(s.ctx, relay.ParkedFilter{Destination: shared})
+	s.must("retry", err)
+	for _, of := range []int{3, 5, 2, 1} {
+		s.must("change the number of lanes", store.SetLanes(s.ctx, shared, of))
+		for i := range of {
+			l := s.openLog(store, s.acquire(store, laneOf(i, of), "a"))
+			var keys, ids []string
+			for _, p := range parked {
+				if p.Event.Slot()%of == i {
+					keys, ids = append(keys, p.Event.Key), append(ids, p.Event.ID)
+				}
+			}
+			got, err := l.ParkedKeys(s.ctx)
+			s.must("read the parked keys", err)
+			slices.Sort(got)
+			slices.Sort(keys)
+			if !slices.Equal(got, keys) {
+				s.Errorf("lane %d of %d has the parked keys %q, want %q", i, of, got, keys)
+			}
+			released, err := l.Released(s.ctx, 10)
+			s.must("read what is released", err)
+			s.wantIDs(fmt.Sprintf("released to lane %d of %d", i, of), released, ids...)
+		}
 	}
 }
 

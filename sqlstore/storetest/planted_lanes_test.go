@@ -153,6 +153,14 @@ var laneBugs = []bug{
 			return l.Log.Checkpoint(ctx, at, parked)
 		}
 	}), []string{"a change of lanes repeats nothing that all have passed"}},
+	{"parked events are lane 0's", onLog(func(b *backend, l *brokenLog) {
+		l.parkedKeys = func(ctx context.Context) ([]string, error) {
+			if l.lease.Lane.Index > 0 {
+				return nil, nil
+			}
+			return l.Log.ParkedKeys(ctx)
+		}
+	}), []string{"parked events stay with their slots"}},
 	{"new lanes begin at the end of the log", func(b *backend) {
 		b.store.setLanes = func(ctx context.Context, destination string, lanes int) error {
 			old := lanesOf(ctx, b.good, destination)

@@ -99,9 +99,12 @@ WHERE consumer = $1 AND event_id = $2 AND finished < started`),
 
 		forget: c.expand(`DELETE FROM ${inbox_attempt} WHERE consumer = $1 AND event_id = $2`),
 
-		// The lock on the destination's row makes it wait for a change of the number of lanes, and see it. Plan: Insert,
-		// conflict arbiter: the primary key.
-		acquire: c.expand(`WITH shared AS (SELECT lanes FROM ${destination} WHERE name = $1 FOR SHARE)
+		// The lock on the destination's row makes it wait for a change of the number of lanes, and see it; not for long, since
+		// leases are renewed on the same connection. (The condition is looked at before the lock is taken: the plan is LockRows
+		// ← Index Scan.) Plan: Insert, conflict arbiter: the primary key.
+		acquire: c.expand(`WITH shared AS (
+    SELECT lanes FROM ${destination} WHERE name = $1 AND set_config('lock_timeout', greatest($5::bigint / 10, 1)::text, true) <> '' FOR SHARE
+)
 INSERT INTO ${lease} AS l (destination, lane, lanes, owner, epoch, expires_at)
 SELECT $1, $2::int, lanes, $4, 1, clock_timestamp() + make_interval(secs => $5::bigint / 1000.0) FROM shared WHERE lanes = $3::int
 ON CONFLICT (destination, lane) DO UPDATE
