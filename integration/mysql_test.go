@@ -158,6 +158,7 @@ func TestMariaDBStoreConforms(t *testing.T) {
 			},
 			OneLane:        true,
 			OneDestination: true,
+			NoReplays:      true,
 		}
 	})
 }

@@ -49,6 +49,7 @@ func TestSQLiteStoreConforms(t *testing.T) {
 				return effects, rows.Err()
 			},
 			OneWriter: true,
+			NoReplays: true,
 			OneLane:   true,
 		}
 	})

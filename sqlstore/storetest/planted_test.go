@@ -35,6 +35,7 @@ type backend struct {
 
 type broken struct {
 	*memstore.Store
+	brokenReplays
 	append   func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error
 	lockKeys func(ctx context.Context, tx *memstore.Tx, keys []string) error
 	transact func(ctx context.Context, consumer string, ids []string, work func(*memstore.Tx, []bool) error) error

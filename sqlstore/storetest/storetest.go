@@ -114,6 +114,9 @@ type Backend[TX any] struct {
 	// relay.DefaultDestination. The suite demands that Acquire or Open refuses others with an error that matches
 	// relay.ErrHalt.
 	OneDestination bool
+
+	// NoReplays says that the store isn't a relay.ReplayStore. The suite demands that it isn't.
+	NoReplays bool
 }
 
 func (b Backend[TX]) problems() error {
@@ -165,6 +168,7 @@ func Run[TX any](t *testing.T, open func(t *testing.T) Backend[TX]) {
 func promises[TX any]() (all []promise[TX]) {
 	for _, chapter := range [][]promise[TX]{
 		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](), scheduling[TX](), handling[TX](), counting[TX](),
+		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), replaying[TX](), handling[TX](), counting[TX](),
 	} {
 		all = append(all, chapter...)
 	}
