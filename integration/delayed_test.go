@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/harness"
 	"github.com/surepost/surepost/relay"
 	"github.com/surepost/surepost/relay/relaytest"
+	"github.com/surepost/surepost/sqlstore/pgxstore"
 )
 
 // shuffledDelays returns delayed events of 20 keys, in no order, within a span from a moment on.
@@ -158,7 +160,7 @@ func TestKilledMoversLoseAndDoubleNothing(t *testing.T) {
 			break
 		}
 		killed += count(t, pool, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'WITH mover%' AND random() < 0.3`)
+			WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'WITH mover%' AND state = 'active' AND random() < 0.5`)
 		if ctx.Err() != nil {
 			t.Fatalf("%d events are left", left)
 		}
@@ -192,7 +194,13 @@ func TestSurepostWriteDelaysAndKeepsItsGrants(t *testing.T) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
-	pool, store := poolWithoutTables(t, server.URL())
+	pool, err := pgxpool.New(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	store := pgxstore.New(pool)
+	defer store.Close(context.Background())
 	before, _, _ := strings.Cut(store.MigrationSQL(0), "\n-- Migration 006_")
 	exec(before)
 	exec("CREATE ROLE writer; CREATE ROLE granter; CREATE ROLE stranger; REVOKE ALL ON FUNCTION surepost_write FROM PUBLIC; " +
