@@ -140,16 +140,18 @@ func TestAReleasedKeyIsFreeOnlyWhenNothingOfItIsOnItsWayIntoParking(t *testing.T
 // Pipelined, in flight without a failure; pages are settled in order, and every event is either confirmed or parked
 // when its page is settled.
 func TestStreamUnderRandomOutcomes(t *testing.T) {
-	t.Run("StrictPerKey", func(t *testing.T) { streamUnderRandomOutcomes(t, StrictPerKey) })
-	t.Run("Pipelined", func(t *testing.T) { streamUnderRandomOutcomes(t, Pipelined) })
+	t.Run("StrictPerKey", func(t *testing.T) { streamUnderRandomOutcomes(t, StrictPerKey, ParkKeyWaits) })
+	t.Run("Pipelined", func(t *testing.T) { streamUnderRandomOutcomes(t, Pipelined, ParkKeyWaits) })
+	t.Run("StrictPerKey, keys go on", func(t *testing.T) { streamUnderRandomOutcomes(t, StrictPerKey, ParkKeyGoesOn) })
+	t.Run("Pipelined, keys go on", func(t *testing.T) { streamUnderRandomOutcomes(t, Pipelined, ParkKeyGoesOn) })
 }
 
-func streamUnderRandomOutcomes(t *testing.T, order Order) {
+func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy) {
 	overlapped := 0
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		p := testPolicy()
-		p.order, p.jitter = order, rnd.Float64
+		p.order, p.parking, p.jitter = order, parking, rnd.Float64
 		s := newStream(p, newSuspects(), nil)
 		now := time.Unix(0, 0)
 		failures := 1 + rnd.IntN(6) // of 12 outcomes
@@ -221,13 +223,18 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 				if rnd.IntN(12) < failures {
 					status = []Status{Rejected, Unroutable, Refused}[rnd.IntN(3)]
 				}
-				if _, _, err := s.settle(Outcome{Tag: tag, Status: status}, now); err != nil {
+				_, again, err := s.settle(Outcome{Tag: tag, Status: status}, now)
+				if err != nil {
 					t.Fatal(err)
 				}
 				delete(inFlight, copied.Seq)
+				goesOn := parking == ParkKeyGoesOn && status != Confirmed && !again // without this one
 				if key := copied.Event.Key; key != "" {
 					alone := !slices.ContainsFunc(open[key], func(s int64) bool { return inFlight[s] })
-					stalled[key] = status != Confirmed || stalled[key] && !alone
+					stalled[key] = status != Confirmed && !goesOn || stalled[key] && !(alone && status == Confirmed)
+				}
+				if goesOn {
+					done(copied.Event.Key, copied.Seq)
 				}
 				refused[copied.Seq] = status == Refused
 				if status == Confirmed {
@@ -239,6 +246,9 @@ func streamUnderRandomOutcomes(t *testing.T, order Order) {
 			for _, p := range got.parked {
 				if state[p.Seq] != "" {
 					t.Fatalf("seed %d: %s was parked, but it was %s", seed, p.Event.ID, state[p.Seq])
+				}
+				if p.Behind && parking == ParkKeyGoesOn {
+					t.Fatalf("seed %d: %s was parked behind another", seed, p.Event.ID)
 				}
 				state[p.Seq] = "parked"
 				done(p.Event.Key, p.Seq)

@@ -824,6 +824,7 @@ var bugs = []bug{
 	{"moved into the log first, out of the schedule later", func(b *backend) {
 		b.store.moveDue = func(ctx context.Context, limit int) (moved int, next time.Duration, err error) {
 			due, err := b.good.Scheduled(ctx, relay.ScheduledFilter{Until: time.Now()}, limit)
+			time.Sleep(soon)
 			for _, d := range due {
 				d.Event.NotBefore = time.Time{}
 				err = errors.Join(err, b.good.Do(ctx, func(tx *memstore.Tx) error {

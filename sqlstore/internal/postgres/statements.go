@@ -38,7 +38,6 @@ type statements struct {
 
 	parkedActions string
 	schedule      string
-	moveDue       string
 	cancel        string
 	scheduled     string
 	revoke        string
@@ -213,7 +212,6 @@ FROM ${parked} WHERE ` + parkedFilter + ` ORDER BY destination, seq LIMIT $6::in
 
 		parkedActions: c.expand(parkedActionsStatement),
 		schedule:      c.expand(scheduleStatement),
-		moveDue:       c.expand(moveDueStatement),
 		cancel:        c.expand(cancelStatement),
 		scheduled:     c.expand(scheduledStatement),
 		revoke:        c.expand(revokeStatement),
