@@ -57,7 +57,6 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	return &Relay{
 		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
 		led: map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
-		vitals: vitals{signs: Vitals{LeaseTTL: config.LeaseTTL}},
 	}, nil
 }
 

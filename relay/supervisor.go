@@ -67,17 +67,21 @@ func (s *supervisor) run(ctx context.Context) error {
 	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pulse := s.vitals.begin()
+	defer s.vitals.end(pulse)
 	for {
 		select {
 		case <-ctx.Done():
 			s.leave(ctx)
 			return nil
 		case l := <-s.ended:
+			pulse.beat(time.Now())
 			if err := s.end(l); err != nil && ctx.Err() == nil {
 				return s.halt(ctx, cancel, err)
 			}
 			timer.Reset(0)
 		case <-timer.C:
+			pulse.beat(time.Now().Add(s.config.LeaseTTL)) // the store may take as long
 			wait, err := s.look(ctx)
 			switch {
 			case ctx.Err() != nil:
@@ -93,6 +97,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			}
 			s.setStates(Standby)
 			timer.Reset(wait)
+			pulse.beat(time.Now().Add(wait))
 		}
 	}
 }
