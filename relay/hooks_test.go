@@ -75,6 +75,7 @@ func TestARelayTellsHowItsRenewalsEnd(t *testing.T) {
 		_, stop := start(t, store, broker, config)
 		defer stop()
 		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
 		if len(renewals) != 2 || errors.Join(renewals...) != nil {
 			t.Fatalf("two renewals are told as %v", renewals)
 		}
@@ -83,6 +84,7 @@ func TestARelayTellsHowItsRenewalsEnd(t *testing.T) {
 		store.owner, store.expires = "new", time.Now().Add(time.Hour)
 		store.mu.Unlock()
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if len(renewals) > 3 || len(renewals) == 3 && !errors.Is(renewals[2], ErrLeaseLost) {
 			t.Errorf("a lost lease is told as %v", renewals)
 		}
