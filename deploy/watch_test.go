@@ -67,7 +67,7 @@ func check(t *testing.T, where, expr string) (used []string) {
 			}
 			used = append(used, n.Name)
 			for _, m := range n.LabelMatchers {
-				if m.Name == labels.MetricName {
+				if m.Name == model.MetricNameLabel {
 					continue
 				}
 				if !slices.Contains(labelsOf, m.Name) {
@@ -160,10 +160,11 @@ var placeholder = regexp.MustCompile(`\$labels\.([a-z_]+)`)
 func TestAlertsAskForMetricsThatExist(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range alerts(t) {
-		if seen[a.Alert] {
-			t.Errorf("%s is there twice", a.Alert)
+		if which := a.Alert + " " + a.Labels["severity"]; seen[which] {
+			t.Errorf("%s is there twice", which)
+		} else {
+			seen[which] = true
 		}
-		seen[a.Alert] = true
 		check(t, a.Alert, a.Expr)
 		if _, err := model.ParseDuration(a.For); err != nil {
 			t.Errorf("%s: for: %v", a.Alert, err)

@@ -60,7 +60,6 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
 		pace: newPace(config.MaxEventsPerSecond),
 		led:  map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
-		vitals: vitals{signs: Vitals{LeaseTTL: config.LeaseTTL}},
 	}, nil
 }
 

@@ -68,12 +68,15 @@ func (s *supervisor) run(ctx context.Context) error {
 	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pulse := s.vitals.begin()
+	defer s.vitals.end(pulse)
 	for {
 		select {
 		case <-ctx.Done():
 			s.leave(ctx)
 			return nil
 		case l := <-s.ended:
+			pulse.beat(time.Now())
 			if err := s.end(l); err != nil && ctx.Err() == nil {
 				return s.halt(ctx, cancel, err)
 			}
@@ -83,6 +86,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			}
 			timer.Reset(0)
 		case <-timer.C:
+			pulse.beat(time.Now().Add(s.config.LeaseTTL)) // the store may take as long
 			wait, err := s.look(ctx)
 			switch {
 			case ctx.Err() != nil:
@@ -98,6 +102,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			}
 			s.setStates(Standby)
 			timer.Reset(wait)
+			pulse.beat(time.Now().Add(wait))
 		}
 	}
 }

@@ -15,13 +15,10 @@ type Vitals struct {
 	Stopping  bool      // Run's context has ended
 	Err       error     // why Run returned, if not because its context ended
 
-	// DecidedAt is when the loop that publishes a lane last went round, which it does at least once a second; of several
-	// lanes the one for which that is longest ago. Zero while no lane is being published: on standby, and while a log or
-	// a session is being opened.
+	// DecidedAt is when one of the relay's loops last went round, that for which it is longest ago: those that publish a
+	// lane, which do so at least once a second, and the one that looks after the lanes. It lies ahead as long as that one
+	// waits on purpose, or for the store. Zero while Run doesn't run.
 	DecidedAt time.Time
-
-	// LeaseTTL is Config.LeaseTTL: a relay hears from the store at least that often, on standby too.
-	LeaseTTL time.Duration
 
 	Store  Contact
 	Broker Contact // of the publishing lanes: a standby doesn't talk to the broker
@@ -94,7 +91,7 @@ func isAnswer(err error) bool {
 		errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrHalt) || errors.Is(err, ErrRefused)
 }
 
-// pulse is how a lane's loop shows that it goes round.
+// pulse is how a loop shows that it goes round.
 type pulse struct {
 	start time.Time
 	last  atomic.Int64 // nanoseconds since start, by the monotonic clock

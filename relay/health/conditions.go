@@ -39,14 +39,14 @@ func (p *Probes) deciding(report relay.Report) Condition {
 	v := report.Vitals
 	switch silent := time.Since(v.DecidedAt); {
 	case v.DecidedAt.IsZero():
-		return condition(name, true, "no lane is being published just now")
+		return condition(name, true, "there is nothing to be decided: Run doesn't run")
 	case v.Stopping: // it waits for the broker, for Config.ShutdownTimeout
 		return condition(name, true, "stopping")
 	case silent > p.config.StallAfter:
-		return condition(name, false, "a lane's loop hasn't gone round for %v: a hook that doesn't return? restart the process, "+
+		return condition(name, false, "a loop of the relay hasn't gone round for %v: a hook that doesn't return? restart the process, "+
 			"and report it with a goroutine dump", silent.Round(time.Second))
 	}
-	return condition(name, true, "every lane's loop goes round")
+	return condition(name, true, "the relay's loops go round")
 }
 
 // inService is the condition of readiness that Run runs and goes on.
@@ -86,16 +86,13 @@ func leading(report relay.Report) Condition {
 func database(report relay.Report) Condition {
 	const name = "database"
 	v := report.Vitals
-	switch silent := time.Since(v.Store.At); {
+	switch {
 	case v.Store.Err != nil:
 		return condition(name, false, "%v", v.Store.Err)
 	case v.Store.At.IsZero():
 		return condition(name, false, "it hasn't answered yet")
-	case v.Running && silent > v.LeaseTTL: // then more than one answer is missing
-		return condition(name, false, "no answer for %v", silent.Round(time.Second))
-	default:
-		return condition(name, true, "answered %v ago", silent.Round(time.Millisecond))
 	}
+	return condition(name, true, "answered %v ago", time.Since(v.Store.At).Round(time.Millisecond))
 }
 
 func unblocked(report relay.Report) Condition {

@@ -207,15 +207,21 @@ func TestProbesTellTheTruthInEachState(t *testing.T) {
 		c.broker.Block("low on memory")
 		time.Sleep(time.Hour)
 		c.wants("blocked", "", "unblocked: low on memory")
-		c.broker.Drop()
-		c.broker.Unblock()
+		c.broker.Stop(errors.New("no route to host"))
 		time.Sleep(10 * time.Second)
-		c.wants("unblocked while the session was lost", "", "")
+		c.wants("broker away while it blocked", "", "broker: no route to host")
+		if c.relay.Report().Blocked {
+			t.Error("a session that is gone is reported as blocked")
+		}
+		c.broker.Unblock()
+		c.broker.Start()
+		time.Sleep(30 * time.Second)
+		c.wants("broker back", "", "")
 
 		c.broker.Hang()
 		c.broker.Drop()
 		time.Sleep(time.Hour)
-		c.wants("broker silent", "", "broker: ")
+		c.wants("broker silent", "", "broker: connection was lost")
 		c.broker.Resume()
 		time.Sleep(10 * time.Second)
 		c.wants("broker back", "", "")
@@ -310,6 +316,59 @@ func TestARelayThatDecidesNothingIsNotAlive(t *testing.T) {
 		c.wants("the hook returned", "", "")
 		c.stop()
 		<-c.returned
+	})
+}
+
+// The loop that looks after the lanes is watched as well: a standby has no other.
+func TestAStandbyThatDecidesNothingIsNotAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		c := admit(t, relay.Hooks{OnError: func(relay.Lane, error) { <-stuck }})
+		lane := relay.Lane{Destination: relay.DefaultDestination, Of: 1}
+		if _, err := c.database.Store.Acquire(t.Context(), lane, "leader", 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		c.run()
+		time.Sleep(time.Hour)
+		c.probes.Ready()
+		synctest.Wait()
+		c.wants("standby", "", "")
+		c.database.set(errors.New("connection refused"), false)
+		time.Sleep(time.Minute)
+		c.wants("a hook hangs", "deciding: gone round", "deciding: gone round")
+		close(stuck)
+		c.stop()
+		<-c.returned
+	})
+}
+
+// deaf is a relay whose broker can't be asked: its publisher doesn't notice that a context has ended.
+type deaf struct{ asked chan struct{} }
+
+func (deaf) Report() relay.Report {
+	return relay.Report{State: relay.Standby, Lanes: []relay.LaneReport{{}}, Vitals: relay.Vitals{Running: true, Store: relay.Contact{At: time.Now()}}}
+}
+
+func (d deaf) CheckBroker(context.Context) error { <-d.asked; return nil }
+
+func TestAProbeDoesNotWaitForABrokerThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := deaf{make(chan struct{})}
+		probes := health.New(health.Config{}, d)
+		probes.Ready()
+		for range 3 {
+			time.Sleep(time.Minute)
+			began := time.Now()
+			verdict := probes.Ready()
+			if verdict.OK || !strings.Contains(fmt.Sprint(verdict), "no answer within 10s") || time.Since(began) > 0 {
+				t.Errorf("%+v after %v", verdict, time.Since(began))
+			}
+		}
+		close(d.asked)
+		synctest.Wait()
+		if verdict := probes.Ready(); !verdict.OK {
+			t.Errorf("after it answered: %+v", verdict)
+		}
 	})
 }
 

@@ -144,7 +144,7 @@ func (s *shop) nth(operation, eventID string, n int) (found tracetest.SpanStub) 
 func value(attributes []attribute.KeyValue, key attribute.Key) string {
 	for _, a := range attributes {
 		if a.Key == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""

@@ -97,6 +97,34 @@ func TestAnEventsTraceOfAnotherMakeIsContinued(t *testing.T) {
 	}
 }
 
+// asked counts how often a span was begun without a sampled parent.
+type asked struct{ times int }
+
+func (a *asked) ShouldSample(sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	a.times++
+	return sdktrace.SamplingResult{Decision: sdktrace.Drop}
+}
+func (*asked) Description() string { return "asked" }
+
+func TestNoSpanIsEvenBegunForAnUnsampledEvent(t *testing.T) {
+	a := &asked{}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(a))
+	tracing := New(Config{TracerProvider: provider})
+	ctx, _ := provider.Tracer("test").Start(t.Context(), "request")
+	a.times = 0
+	position, ok := tracing.Trace(ctx)
+	if !ok || sampled(map[string]string{headerParent: position.Parent}) {
+		t.Fatalf("the event gets %+v", position)
+	}
+	tracing.Relay().OnSettled(relay.Lane{}, []relay.Settled{
+		{Entry: relay.Entry{Event: surepost.Event{ID: "1", Headers: map[string]string{headerParent: position.Parent}}}},
+		{Entry: relay.Entry{Event: surepost.Event{ID: "untraced"}}},
+	})
+	if a.times > 0 {
+		t.Errorf("%d spans were begun", a.times)
+	}
+}
+
 func TestRefusalsAreErrors(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tracing := New(Config{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))})

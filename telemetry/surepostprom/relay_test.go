@@ -48,6 +48,7 @@ type station struct {
 	broker *relaytest.Publisher
 	box    *outbox.Outbox[*memstore.Tx]
 	all    *prometheus.Registry
+	errors atomic.Int64 // of which a hook of the test's own was told
 	stop   func()
 }
 
@@ -57,8 +58,9 @@ func newStation(t *testing.T, lanes int) *station {
 	if s.box, err = outbox.New(s.store.Store, outbox.Config{Source: "test"}); err != nil {
 		t.Fatal(err)
 	}
+	own := relay.Hooks{OnError: func(relay.Lane, error) { s.errors.Add(1) }}
 	r, err := relay.New(s.store, s.broker, relay.Config{
-		LeaseTTL: 3 * time.Second, UnroutableTries: 2, Logger: silent, Lanes: lanes, Hooks: Relay(s.all),
+		LeaseTTL: 3 * time.Second, UnroutableTries: 2, Logger: silent, Lanes: lanes, Hooks: relay.JoinHooks(Relay(s.all), own),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -151,13 +153,21 @@ func TestTheRelaysMetricsMoveByWhatHappens(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		s.wants("blocked", samples{"surepost_relay_blocked" + lane: 1, "surepost_relay_blocked_seconds_total" + lane: 5})
 		time.Sleep(5 * time.Second)
-		s.broker.Drop() // a session that is lost while blocked
+		s.broker.Stop(errors.New("no route to host")) // a session that is lost while blocked
+		time.Sleep(time.Second)
+		s.wants("away", samples{"surepost_relay_blocked" + lane: 0, "surepost_relay_blocked_seconds_total" + lane: 10})
 		s.broker.Unblock()
-		time.Sleep(5 * time.Second)
+		s.broker.Start()
+		time.Sleep(10 * time.Second)
+		s.broker.Drop()
+		time.Sleep(10 * time.Second)
 		s.wants("lost", samples{
 			"surepost_relay_blocked" + lane: 0, "surepost_relay_blocked_seconds_total" + lane: 10,
-			"surepost_relay_sessions_opened_total" + lane: 2, "surepost_relay_errors_total" + lane: 1,
+			"surepost_relay_sessions_opened_total" + lane: 3, "surepost_relay_errors_total" + lane: float64(s.errors.Load()),
 		})
+		if s.errors.Load() < 3 {
+			t.Errorf("%d errors: the outage, its end's tries and a lost session should be more", s.errors.Load())
+		}
 
 		late, err := s.store.Begin(t.Context())
 		if err != nil {
