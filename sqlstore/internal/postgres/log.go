@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 
@@ -42,16 +43,22 @@ type log struct {
 	n          int64  // of the newest checkpoint of this epoch
 	fromMemory bool   // at has moved on from the checkpoint
 	server     string // identity of the server that the cursor was read from
+	foreign    uint64 // from this transaction id on, what the cursor names isn't of this cluster; or native
 	statement  string // of reads with limit
 	limit      int
 }
 
+// native is a log whose cursor is of the cluster that it is read from.
+const native uint64 = math.MaxInt64
+
 // load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
 // the first read sees it.
 func (l *log) load(ctx context.Context) error {
-	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity, nil, &l.server); err != nil {
+	var own string
+	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity+`, `+nextID, nil, &l.server, &own); err != nil {
 		return l.engine.explain("see which server this is", err)
 	}
+	l.foreign = native
 	var (
 		epoch, n, hot, pinAfter      int64
 		snap, next, pinSnap, pinNext string
@@ -87,9 +94,20 @@ func (l *log) load(ctx context.Context) error {
 		}
 		l.at.pin = &p
 	}
+	// In a dump that was restored into a younger cluster, the checkpoint names transactions that this one hasn't come to.
+	ownNext, err := strconv.ParseUint(own, 10, 64)
+	if err != nil {
+		return fmt.Errorf("sqlstore: the next transaction id: %w", err)
+	}
+	if l.at.next > ownNext || l.at.pin != nil && l.at.pin.next > ownNext {
+		l.foreign = ownNext
+		if l.at.pin != nil { // if it is this cluster's, what was foreign then still is
+			l.foreign = min(ownNext, l.at.pin.next)
+		}
+	}
 	var reused bool
 	var drawn int64
-	if _, err := queryRow(ctx, l.conn, l.engine.sql.reused, []any{hot, next}, &reused, &drawn); err != nil {
+	if _, err := queryRow(ctx, l.conn, l.engine.sql.reused, []any{hot, next, own}, &reused, &drawn); err != nil {
 		return l.engine.explain("look at the rows behind the cursor", err)
 	}
 	if reused {
@@ -118,6 +136,9 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 		return relay.Page{}, err
 	}
 	after, nStragglers, nFresh, full := l.at.advance(seen.read, seqs(stragglers), seqs(fresh), limit)
+	if l.at.pin == nil && after.pin == nil {
+		l.foreign = native // the cursor's snapshot is this read's
+	}
 	l.at, l.fromMemory = after, true
 	return relay.Page{
 		Entries:    append(stragglers[:nStragglers:nStragglers], fresh[:nFresh]...),
@@ -140,7 +161,8 @@ func (l *log) query(ctx context.Context) (s seen, stragglers, fresh []relay.Entr
 	if l.at.pin != nil {
 		after, pinned = l.at.pin.after, l.at.pin.snap.String()
 	}
-	rows, err := l.conn.Query(ctx, l.statement, l.at.hot, intArray(single), strconv.FormatUint(from, 10), strconv.FormatUint(to, 10), after, pinned)
+	rows, err := l.conn.Query(ctx, l.statement, l.at.hot, intArray(single), strconv.FormatUint(from, 10), strconv.FormatUint(to, 10), after, pinned,
+		strconv.FormatUint(l.foreign, 10))
 	if err != nil {
 		return seen{}, nil, nil, err
 	}

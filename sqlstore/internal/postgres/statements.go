@@ -137,9 +137,10 @@ WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4`
 		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
 FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int ORDER BY epoch DESC, n DESC LIMIT 1`),
 
-		// Rows up to hot have transaction ids below next. Newer ones were written after the sequence had been set back.
+		// Rows up to hot have transaction ids below next. Newer ones were written after the sequence had been set back; but
+		// ids that this cluster hasn't come to are those of an older one, whose dump was restored.
 		// Plan: Index Scan Backward on outbox_seq, a hundred rows.
-		reused: c.expand(`SELECT coalesce(bool_or(tx >= $2::text::xid8), false), (SELECT ` + drawn + ` FROM ${sequence} s)
+		reused: c.expand(`SELECT coalesce(bool_or(tx >= $2::text::xid8 AND tx < $3::text::xid8), false), (SELECT ` + drawn + ` FROM ${sequence} s)
 FROM (SELECT tx FROM ${outbox} WHERE seq <= $1::bigint ORDER BY seq DESC LIMIT 100) newest`),
 
 		// The epoch is guarded together with the owner, since a failover that lost the tail gives out epochs twice;
@@ -276,6 +277,9 @@ SELECT ` + eventColumns + ` FROM `
 // nobody has drawn.
 const drawn = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END`
 
+// nextID is the next transaction id to be assigned. It belongs into a select list: see readStatement.
+const nextID = `(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text`
+
 // serverIdentity changes when a standby is promoted (the timeline) and when the server restarts. On a standby it is
 // an error.
 const serverIdentity = `left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || extract(epoch FROM pg_postmaster_start_time())`
@@ -292,7 +296,8 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // over probes of outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
 //
 // Transactions that this snapshot can't see either are not probed: all their rows would be scanned to find that none is
-// visible, and in a log that was restored into a younger cluster an id may belong to two transactions.
+// visible, and in a log that was restored into a younger cluster an id may belong to two transactions. There, the ids that
+// the cluster hasn't come to are those of the old one, and to no snapshot visible: their rows are, if they were dumped.
 //
 // One of several lanes filters by slot; & 1023 because a row that somebody inserted by hand may have any. Since the filter
 // may let nothing through for long, fresh rows are looked for among the next laneScan numbers only, counted from the
@@ -300,7 +305,7 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // the transactions that were running.
 //
 // $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot
-// or an empty string.
+// or an empty string, $7 the first transaction id that this cluster hasn't given out, where the cursor is another's.
 //
 // In the first row, in the order of evaluation that the cursor's proof needs: the snapshot, which the statement has
 // had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple; next, which
@@ -319,7 +324,7 @@ func (c Config) readStatement(lane relay.Lane, limit int) string {
 		near = ` AND seq <= (SELECT bound FROM near)`
 	}
 	return c.expand(with + `SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
-       (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
+       ` + nextID + ` AS type,
        ` + serverIdentity + ` AS version,
        ` + bound + ` AS source, '' AS key, '' AS correlation_id, '' AS causation_id, '' AS category, '' AS headers, '' AS data
 FROM ${sequence} s
@@ -327,11 +332,12 @@ UNION ALL (
 SELECT 1, ` + logColumns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
         SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + ` ORDER BY o.tx, o.seq LIMIT ` + n + `) o
-    WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
+    WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot()) OR x.tx::xid8 >= $7::text::xid8
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + `
+    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8
+        AND (pg_visible_in_snapshot(o.tx, pg_current_snapshot()) OR o.tx >= $7::text::xid8) AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + `
     OFFSET 0) stragglers
-WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
+WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot) OR tx >= $7::text::xid8
 ORDER BY seq LIMIT ` + n + `)
 UNION ALL (
 SELECT 2, ` + logColumns + ` FROM ${outbox} WHERE $6::text = '' AND seq > $1::bigint` + near + mine + ` ORDER BY seq LIMIT ` + n + `)`)
