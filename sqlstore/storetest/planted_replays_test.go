@@ -221,7 +221,7 @@ var replayBugs = []bug{
 		}
 	}), []string{"a replay of nothing changes nothing"}},
 	{"parked events go with their destination", removes(func(ctx context.Context, good *memstore.Store, name string) {
-		_, _ = good.DiscardParked(ctx, relay.ParkedFilter{Destination: name})
+		_, _ = good.DiscardParked(ctx, relay.ParkedFilter{Destination: name}, "the planted bug")
 	}), []string{"a destination in use isn't removed"}},
 	{"the last destination is removed", removes(func(ctx context.Context, good *memstore.Store, _ string) {
 		_ = good.CreateDestination(ctx, "x", relay.FromNow())

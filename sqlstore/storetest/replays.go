@@ -264,7 +264,7 @@ func (s *suite[TX]) resumes(store relay.ReplayStore) {
 	}
 
 	// What was parked and is tried again is marked as well.
-	_, err = s.Store.RetryParked(s.ctx, relay.ParkedFilter{Destination: "again"})
+	_, err = s.Store.RetryParked(s.ctx, relay.ParkedFilter{Destination: "again"}, "the suite")
 	s.must("retry", err)
 	released, err := l.Released(s.ctx, 10)
 	s.must("read what is released", err)
@@ -346,7 +346,7 @@ func (s *suite[TX]) removals(store relay.ReplayStore) {
 	refused("one with a parked event", "first", nil)
 	l = s.openLane("first", 0, 1)
 	s.wantIDs("after the refusals", s.readAll(l, 100), idsOf(numbered("e", 10)[4:])...)
-	_, err = s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Destination: "first"})
+	_, err = s.Store.DiscardParked(s.ctx, relay.ParkedFilter{Destination: "first"}, "the suite")
 	s.must("discard", err)
 	s.leaveLane("first")
 	if several, ok := s.Store.(relay.LaneStore); ok {
