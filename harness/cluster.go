@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/url"
 	"sync"
 	"testing"
@@ -99,7 +98,7 @@ func (c *RabbitMQCluster) end(tb testing.TB) {
 	var group sync.WaitGroup
 	for i, n := range c.Nodes {
 		if tb.Failed() {
-			tb.Log(fmt.Sprintf("node %d: %s", i, n.log()))
+			tb.Logf("node %d: %s", i, n.log())
 		}
 		group.Go(func() { errs[i] = n.server.Close(ctx) })
 	}
