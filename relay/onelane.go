@@ -19,3 +19,12 @@ func (oneLane) Leave(context.Context, string, string, string) error { return nil
 func (oneLane) SetLanes(context.Context, string, int) error {
 	return errors.New("relay: this store has one lane")
 }
+
+// able returns the store as something that it can be besides: an adapter hides what it stands for.
+func able[T any](store Store) (T, bool) {
+	if one, adapted := store.(oneLane); adapted {
+		store = one.Store
+	}
+	can, ok := store.(T)
+	return can, ok
+}

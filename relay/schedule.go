@@ -61,7 +61,7 @@ const (
 
 // moveDue moves delayed events into the log as they become due, on standby too: the store lets one relay at a time do so.
 func (r *Relay) moveDue(ctx context.Context) {
-	store, ok := r.store.(ScheduleStore)
+	store, ok := able[ScheduleStore](r.store)
 	if !ok {
 		return
 	}
