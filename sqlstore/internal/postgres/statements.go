@@ -30,6 +30,8 @@ type statements struct {
 	parked     string
 	retry      string
 	discard    string
+
+	retainStatements
 }
 
 // eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
@@ -44,10 +46,12 @@ const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(
 
 func newStatements(c Config) statements {
 	return statements{
-		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
-		// unnest.
-		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
-SELECT * FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+		retainStatements: newRetainStatements(c),
+
+		// One row per element. tx and seq are left to their defaults, in that order; ring isn't, to look once. Plan: Insert ←
+		// InitPlan, Function Scan on unnest.
+		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `, ring)
+SELECT *, (SELECT ${ring}()) FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::text[], $10::text[], $11::json[], $12::json[])`),
 
 		// The casts are for clients that send every parameter as text. Plan: Insert ← Result.
@@ -217,10 +221,10 @@ FROM ${sequence} s
 UNION ALL (
 SELECT 1, ` + logColumns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
-        SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint ORDER BY o.tx, o.seq LIMIT ` + n + `) o
+        SELECT * FROM ${outbox} o WHERE (o.tx, o.seq) > (x.tx::xid8, $5::bigint) AND (o.tx, o.seq) <= (x.tx::xid8, $1::bigint) ORDER BY o.tx, o.seq LIMIT ` + n + `) o
     WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq > $5::bigint AND o.seq <= $1::bigint
+    SELECT * FROM ${outbox} o WHERE $4::text <> '0' AND o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq + 0 > $5::bigint AND o.seq + 0 <= $1::bigint
     OFFSET 0) stragglers
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
 ORDER BY seq LIMIT ` + n + `)
