@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/surepost/surepost/relay"
 )
@@ -37,8 +38,10 @@ type log struct {
 	n          int64  // of the newest checkpoint of this epoch
 	fromMemory bool   // at has moved on from the checkpoint
 	server     string // identity of the server that the cursor was read from
-	statement  string // of reads with limit
+	statement  string // of reads with limit, and ranged
 	limit      int
+	ranged     bool // some of the cursor's stragglers are a range of transactions
+	plan       replan
 }
 
 // load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
@@ -102,10 +105,16 @@ const (
 
 // Read implements relay.Log.
 func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
-	if l.limit != limit {
-		l.limit, l.statement = limit, l.engine.config.readStatement(limit)
+	_, _, to := l.at.probes()
+	if ranged := to > 0; l.statement == "" || l.limit != limit || l.ranged != ranged {
+		l.limit, l.ranged = limit, ranged
+		l.statement = l.engine.config.readStatement(limit, ranged) + l.plan.comment()
 	}
+	began := time.Now()
 	seen, stragglers, fresh, err := l.query(ctx)
+	if now := time.Now(); l.plan.took(now.Sub(began), now) {
+		l.statement = ""
+	}
 	if err != nil {
 		return relay.Page{}, l.engine.explain("read the log", err)
 	}

@@ -148,7 +148,11 @@ var errHeld = errors.New("sqlstore: something is in the way")
 func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep time.Duration) (emptied bool, held []relay.Holdup, err error) {
 	const doing = "empty a leaf of the outbox's ring"
 	// Without a lock first: while somebody is behind, readers aren't held up for nothing.
-	if held, err = e.behind(ctx, conn, number); err != nil || len(held) > 0 {
+	err = e.alone(ctx, conn, func(q Querier) (err error) {
+		held, err = e.behind(ctx, q, number)
+		return err
+	})
+	if err != nil || len(held) > 0 {
 		return false, held, e.explain(doing, err)
 	}
 	// Those that read the log hold a lock for a millisecond, one after the other: there are gaps.
@@ -209,8 +213,9 @@ func (e *Engine) alone(ctx context.Context, conn Conn, work func(q Querier) erro
 		if _, err := queryRow(ctx, q, e.config.ringLock(), nil, &alone); err != nil || !alone {
 			return err
 		}
-		// What comes while a lock is held must not wait, nor take long; if it would, another time.
-		if _, err := q.Exec(ctx, `SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '10s', true)`); err != nil {
+		// What comes while a lock is held must not wait, nor take long; if it would, another time. Compiling the check would
+		// take seconds, since it is estimated for a thousand lanes, and is run for one.
+		if _, err := q.Exec(ctx, `SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '10s', true), set_config('jit', 'off', true)`); err != nil {
 			return err
 		}
 		return work(q)

@@ -198,8 +198,14 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // rows. It is one statement because all of it must be of one snapshot, and one round trip because it is the relay's
 // idle cost.
 //
-// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop
-// over probes of outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
+// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans, over the log's four
+// leaves: Nested Loop over Merge Appends of probes of outbox_N_tx; where ranged, an Append of Index Scans of outbox_N_tx; a Merge Append of
+// Index Scans of outbox_N_seq.
+//
+// Single transactions are looked for by comparing (tx, seq), and a range of them by seq + 0, so that the index on seq is of
+// no use: where one transaction has written most of the log, the statistics say that any will do, and the planner walks all
+// of it in order of seq. A range is rare, and its estimate grows with the log, up to where PostgreSQL would compile the statement
+// for seconds: without one, the literal false takes it out of the plan.
 //
 // Transactions that this snapshot can't see either are not probed: all their rows would be scanned to find that none is
 // visible, and in a log that was restored into a younger cluster an id may belong to two transactions.
@@ -211,7 +217,7 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple; next, which
 // is evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
-func (c Config) readStatement(limit int) string {
+func (c Config) readStatement(limit int, ranged bool) string {
 	n := strconv.Itoa(limit)
 	return c.expand(`SELECT 0 AS arm, ` + drawn + ` AS seq, NULL::timestamptz AS time, pg_current_snapshot()::text AS id,
        (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS type,
@@ -224,7 +230,7 @@ SELECT 1, ` + logColumns + ` FROM (
         SELECT * FROM ${outbox} o WHERE (o.tx, o.seq) > (x.tx::xid8, $5::bigint) AND (o.tx, o.seq) <= (x.tx::xid8, $1::bigint) ORDER BY o.tx, o.seq LIMIT ` + n + `) o
     WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot())
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE $4::text <> '0' AND o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq + 0 > $5::bigint AND o.seq + 0 <= $1::bigint
+    SELECT * FROM ${outbox} o WHERE ` + strconv.FormatBool(ranged) + ` AND o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq + 0 > $5::bigint AND o.seq + 0 <= $1::bigint
     OFFSET 0) stragglers
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot)
 ORDER BY seq LIMIT ` + n + `)
