@@ -43,7 +43,7 @@ func (c Config) validate() error {
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix, "${schema}", quoteIdent(c.Schema)}
 	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "inbox_attempt", "write",
-		"destination", "relay", "parked_action", "scheduled", "ring", "outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_seq", "outbox_tx"} {
+		"destination", "relay", "parked_action", "scheduled", "ring", "outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_seq", "outbox_tx", "inbox_moving"} {
 		pairs = append(pairs, "${"+name+"}", c.name(name))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)

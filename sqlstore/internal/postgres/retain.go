@@ -205,21 +205,27 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 // alone runs work in a transaction that nobody else changes the ring in, or not at all if somebody does.
 func (e *Engine) alone(ctx context.Context, conn Conn, work func(q Querier) error) error {
 	return conn.Transact(ctx, func(q Querier) error {
-		// See above: a statement must see what has committed before it.
-		if _, err := q.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED`); err != nil {
+		if err := atOnce(ctx, q); err != nil {
 			return err
 		}
 		var alone bool
 		if _, err := queryRow(ctx, q, e.config.ringLock(), nil, &alone); err != nil || !alone {
 			return err
 		}
-		// What comes while a lock is held must not wait, nor take long; if it would, another time. Compiling the check would
-		// take seconds, since it is estimated for a thousand lanes, and is run for one.
-		if _, err := q.Exec(ctx, `SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '10s', true), set_config('jit', 'off', true)`); err != nil {
-			return err
-		}
 		return work(q)
 	})
+}
+
+// atOnce begins a transaction that is to empty a leaf.
+func atOnce(ctx context.Context, q Querier) error {
+	// A statement must see what has committed before it: what was true before the lock may not be true under it.
+	if _, err := q.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED`); err != nil {
+		return err
+	}
+	// What comes while a lock is held must not wait, nor take long; if it would, another time. Compiling the check would take
+	// seconds, since it is estimated for a thousand lanes, and is run for one.
+	_, err := q.Exec(ctx, `SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '10s', true), set_config('jit', 'off', true)`)
+	return err
 }
 
 // behind returns the lanes that haven't passed all rows of the leaf.
