@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,33 @@ func TestAnOldEventThatIsBeingHandledKeepsItsLeaf(t *testing.T) {
 	prune(t, store, 30*24*time.Hour)
 	if handle(t, store, late)[0] {
 		t.Error("the event is handled again")
+	}
+}
+
+// Between the look at a leaf and the lock on it an old event may be handled: that is seen under the lock.
+func TestWhatIsHandledBeforeTheLockIsSeenUnderIt(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	old := time.Now().Add(-50 * 24 * time.Hour)
+	const window = 30 * 24 * time.Hour
+	emptied := 0
+	for i := range 150 {
+		execSQL(t, pool, "DELETE FROM surepost_inbox", "INSERT INTO surepost_inbox VALUES ('c', '"+idOf(old, 0)+"', now() - interval '50 days')")
+		late := idOf(old, 1+i)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			time.Sleep(rand.N(8 * time.Millisecond)) // anywhere in what prune does
+			handle(t, store, late)
+		}()
+		emptied += prune(t, store, window).Emptied
+		<-done
+		if handle(t, store, late)[0] {
+			t.Fatalf("round %d: the event is handled again", i)
+		}
+	}
+	if emptied == 0 {
+		t.Error("the test doesn't bite: no leaf was emptied")
 	}
 }
 
