@@ -244,4 +244,6 @@ func TestTheDocumentsSQLRuns(t *testing.T) {
 // nothing handles events by doing nothing.
 type nothing struct{}
 
-func (nothing) Handle(context.Context, surepost.Event) (inbox.Result, error) { return inbox.Handled, nil }
+func (nothing) Handle(context.Context, surepost.Event) (inbox.Result, error) {
+	return inbox.Handled, nil
+}

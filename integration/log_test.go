@@ -623,7 +623,7 @@ func seqScans(t *testing.T, pool *pgxpool.Pool) int {
 	t.Helper()
 	time.Sleep(1500 * time.Millisecond) // a session reports its statistics once a second
 	execSQL(t, pool, "SELECT pg_stat_clear_snapshot()")
-	return count(t, pool, "SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname = 'surepost_outbox'")
+	return count(t, pool, "SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname LIKE 'surepost\\_outbox\\__'")
 }
 
 // An optional lock gives order per key to writers that don't serialise by themselves.

@@ -11,7 +11,7 @@ import (
 func (r *Relay) chores(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
-	for _, chore := range []func(context.Context){r.moveDue} {
+	for _, chore := range []func(context.Context){r.moveDue, r.retain} {
 		group.Go(func() { chore(ctx) })
 	}
 	return func() {

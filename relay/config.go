@@ -74,6 +74,11 @@ type Config struct {
 	// published again after a crash, and ten small inserts a second cost nothing.
 	CheckpointInterval time.Duration
 
+	// Retention is how long published events stay in the log at least, for replays and new destinations; where the store is a
+	// Retainer. Default 7 days: a weekend and some days to notice a mistake. Negative: for ever. The relays of a database
+	// should agree on it: each removes what is old by its own.
+	Retention time.Duration
+
 	// Unroutable says what happens to an event that no queue is bound for. Default ParkUnroutable.
 	Unroutable UnroutablePolicy
 
@@ -149,6 +154,8 @@ type Hooks struct {
 	OnSession func(lane Lane)
 	// OnRenew: the lease was renewed (nil), or couldn't be. ErrLeaseLost says that it never will be.
 	OnRenew func(lane Lane, err error)
+	// OnRetention: old events were looked for and removed, as far as that was possible.
+	OnRetention func(report RetentionReport, err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -170,6 +177,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PollBusy, 10*time.Millisecond)
 	def(&c.PollIdle, 250*time.Millisecond)
 	def(&c.CheckpointInterval, 100*time.Millisecond)
+	def(&c.Retention, DefaultRetention)
 	def(&c.UnroutableTries, 6)
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 10*time.Second)

@@ -55,13 +55,9 @@ func (r *Relay) isReplay(ctx context.Context) error {
 		return nil
 	}
 	name := r.config.Destination
-	var all Store = r.store
-	if one, ok := all.(oneLane); ok {
-		all = one.Store
-	}
-	store, ok := all.(ReplayStore)
+	store, ok := able[ReplayStore](r.store)
 	if !ok {
-		return fmt.Errorf("relay: %w: Config.Replay is set, and a %T has no replays: use a PostgreSQL store", ErrHalt, all)
+		return fmt.Errorf("relay: %w: Config.Replay is set, and this store has no replays: use a PostgreSQL store", ErrHalt)
 	}
 	list, err := within(ctx, store.Destinations, nil)
 	if err != nil {

@@ -33,11 +33,11 @@ func TestALanesReadMovesAsFarAsItLooked(t *testing.T) {
 
 // The speed of the one lane that most have rests on its read being the plain one.
 func TestOneLaneReadsWithoutAFilter(t *testing.T) {
-	one := Config{}.readStatement(relay.Lane{Of: 1}, 250)
+	one := Config{}.readStatement(relay.Lane{Of: 1}, 250, false)
 	if strings.Contains(one, "slot") || strings.Contains(one, "near") {
 		t.Errorf("the read of lane 0 of 1 looks at slots:\n%s", one)
 	}
-	if several := (Config{}).readStatement(relay.Lane{Index: 2, Of: 3}, 250); strings.Count(several, "(slot & 1023) % 3 = 2") != 3 {
+	if several := (Config{}).readStatement(relay.Lane{Index: 2, Of: 3}, 250, true); strings.Count(several, "(slot & 1023) % 3 = 2") != 3 {
 		t.Errorf("not every arm of lane 2 of 3 looks at slots:\n%s", several)
 	}
 }

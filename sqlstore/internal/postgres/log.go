@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/surepost/surepost/relay"
 )
@@ -44,8 +45,10 @@ type log struct {
 	fromMemory bool   // at has moved on from the checkpoint
 	server     string // identity of the server that the cursor was read from
 	foreign    uint64 // from this transaction id on, what the cursor names isn't of this cluster; or native
-	statement  string // of reads with limit
+	statement  string // of reads with limit, and ranged
 	limit      int
+	ranged     bool // some of the cursor's stragglers are a range of transactions
+	plan       replan
 }
 
 // native is a log whose cursor is of the cluster that it is read from.
@@ -125,10 +128,16 @@ const (
 
 // Read implements relay.Log.
 func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
-	if l.limit != limit {
-		l.limit, l.statement = limit, l.engine.config.readStatement(l.lease.Lane, limit)
+	_, _, to := l.at.probes()
+	if ranged := to > 0; l.statement == "" || l.limit != limit || l.ranged != ranged {
+		l.limit, l.ranged = limit, ranged
+		l.statement = l.engine.config.readStatement(l.lease.Lane, limit, ranged) + l.plan.comment()
 	}
+	began := time.Now()
 	seen, stragglers, fresh, err := l.query(ctx)
+	if now := time.Now(); l.plan.took(now.Sub(began), now) {
+		l.statement = ""
+	}
 	if err != nil {
 		return relay.Page{}, l.engine.explain("read the log", err)
 	}

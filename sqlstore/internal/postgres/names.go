@@ -43,7 +43,8 @@ func (c Config) validate() error {
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix, "${schema}", quoteIdent(c.Schema)}
 	for _, name := range []string{"migration", "outbox", "sequence", "lease", "checkpoint", "parked", "inbox", "inbox_attempt", "write",
-		"destination", "relay", "parked_action", "scheduled", "cancellation", "write_005", "ring"} {
+		"destination", "relay", "parked_action", "scheduled", "cancellation", "write_005", "ring",
+		"outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_seq", "outbox_tx", "inbox_moving"} {
 		pairs = append(pairs, "${"+name+"}", c.name(name))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)
@@ -56,6 +57,9 @@ func (c Config) name(name string) string {
 	}
 	return quoteIdent(c.Schema) + "." + quoteIdent(c.Prefix+name)
 }
+
+// regclass returns a table's name as a constant of an expression.
+func (c Config) regclass(name string) string { return quoteLiteral(c.name(name)) + "::regclass" }
 
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 

@@ -47,6 +47,7 @@ type statements struct {
 
 	join, namesake, members, leave                          string
 	lockLanes, fence, places, forgetPlaces, place, setLanes string
+	retainStatements
 }
 
 // eventTime is NULL for a time that RFC 3339 can't write, such as infinity: nobody writes one but by hand, and one odd row
@@ -62,11 +63,12 @@ const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(
 func newStatements(c Config) statements {
 	return statements{
 		destinationStatements: newDestinationStatements(c),
+		retainStatements:      newRetainStatements(c),
 
-		// One row per element. tx and seq are left to their defaults, in that order. Plan: Insert ← Function Scan on
-		// unnest.
-		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
-SELECT * FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+		// One row per element. tx and seq are left to their defaults, in that order; ring isn't, to look once. Plan: Insert ←
+		// InitPlan, Function Scan on unnest.
+		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `, ring)
+SELECT *, (SELECT ${ring}()) FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::text[], $10::text[], $11::json[], $12::json[])`),
 
 		// The casts are for clients that send every parameter as text. Plan: Insert ← Result.
@@ -292,8 +294,14 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // rows. It is one statement because all of it must be of one snapshot, and one round trip because it is the relay's
 // idle cost.
 //
-// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans: Nested Loop
-// over probes of outbox_tx, Index Scan of outbox_tx, Index Scan of outbox_seq.
+// The limit is a literal, since with a parameter a generic plan would assume a tenth of the table. Plans, over the log's four
+// leaves: Nested Loop over Merge Appends of probes of outbox_N_tx; where ranged, an Append of Index Scans of outbox_N_tx; a Merge Append of
+// Index Scans of outbox_N_seq.
+//
+// Single transactions are looked for by comparing (tx, seq), and a range of them by seq + 0, so that the index on seq is of
+// no use: where one transaction has written most of the log, the statistics say that any will do, and the planner walks all
+// of it in order of seq. A range is rare, and its estimate grows with the log, up to where PostgreSQL would compile the statement
+// for seconds: without one, the literal false takes it out of the plan.
 //
 // Transactions that this snapshot can't see either are not probed: all their rows would be scanned to find that none is
 // visible, and in a log that was restored into a younger cluster an id may belong to two transactions. There, the ids that
@@ -311,7 +319,7 @@ const parkedFilter = `destination = $1 AND ($2 = '' OR key = $2) AND ($3 = '' OR
 // had from its beginning; the last number drawn, which is read when the scan fetches the sequence's tuple; next, which
 // is evaluated on that tuple. Keep age() out of every WHERE: the planner evaluates stable functions there to estimate,
 // and age() remembers its first answer for the rest of the transaction, from before the snapshot.
-func (c Config) readStatement(lane relay.Lane, limit int) string {
+func (c Config) readStatement(lane relay.Lane, limit int, ranged bool) string {
 	n := strconv.Itoa(limit)
 	with, bound, mine, near := ``, `''`, ``, ``
 	if lane.Of > 1 {
@@ -331,11 +339,12 @@ FROM ${sequence} s
 UNION ALL (
 SELECT 1, ` + logColumns + ` FROM (
     SELECT o.* FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
-        SELECT * FROM ${outbox} o WHERE o.tx = x.tx::xid8 AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + ` ORDER BY o.tx, o.seq LIMIT ` + n + `) o
+        SELECT * FROM ${outbox} o WHERE (o.tx, o.seq) > (x.tx::xid8, $5::bigint) AND (o.tx, o.seq) <= (x.tx::xid8, $1::bigint)` + mine + ` ORDER BY o.tx, o.seq LIMIT ` + n + `) o
     WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot()) OR x.tx::xid8 >= $7::text::xid8
     UNION ALL
-    SELECT * FROM ${outbox} o WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8
-        AND (pg_visible_in_snapshot(o.tx, pg_current_snapshot()) OR o.tx >= $7::text::xid8) AND o.seq > $5::bigint AND o.seq <= $1::bigint` + mine + `
+    SELECT * FROM ${outbox} o WHERE ` + strconv.FormatBool(ranged) + ` AND o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8
+        AND (pg_visible_in_snapshot(o.tx, pg_current_snapshot()) OR o.tx >= $7::text::xid8)
+        AND o.seq + 0 > $5::bigint AND o.seq + 0 <= $1::bigint` + mine + `
     OFFSET 0) stragglers
 WHERE $6::text = '' OR pg_visible_in_snapshot(tx, $6::text::pg_snapshot) OR tx >= $7::text::xid8
 ORDER BY seq LIMIT ` + n + `)
