@@ -11,6 +11,7 @@ func JoinHooks(hooks ...Hooks) Hooks {
 		joined.OnError = both(joined.OnError, h.OnError)
 		joined.OnSettled = both(joined.OnSettled, h.OnSettled)
 		joined.OnRenew = both(joined.OnRenew, h.OnRenew)
+		joined.OnRetention = both(joined.OnRetention, h.OnRetention)
 		joined.OnRetry = both3(joined.OnRetry, h.OnRetry)
 		joined.OnBlocked = both3(joined.OnBlocked, h.OnBlocked)
 		joined.OnRead = both3(joined.OnRead, h.OnRead)

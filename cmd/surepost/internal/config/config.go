@@ -81,6 +81,8 @@ type Relay struct {
 	Order              string
 	PollBusy, PollIdle time.Duration
 	CheckpointInterval time.Duration
+	Retention          time.Duration
+	KeepForever        bool
 	Parking            string
 	Unroutable         string
 	UnroutableTries    int

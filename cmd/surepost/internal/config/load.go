@@ -139,6 +139,9 @@ func (l *loader) contradictions() {
 	either("database.url", "database.urlFile", "")
 	either("database.password", "database.passwordFile", "")
 	either("broker.urls", "broker.urlsFile", "")
+	if c.Relay.KeepForever {
+		either("relay.retention", "relay.keepForever", "")
+	}
 	either("broker.password", "broker.passwordFile", "")
 	for _, server := range []string{"database", "broker"} {
 		together(server+".tls.certFile", server+".tls.keyFile", "")

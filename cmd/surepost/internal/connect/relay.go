@@ -15,7 +15,10 @@ func RelayConfig(c *config.Config, logger *slog.Logger, hooks relay.Hooks) relay
 		BufferBytes: r.BufferBytes, WindowEvents: r.WindowEvents,
 		PollBusy: r.PollBusy, PollIdle: r.PollIdle, CheckpointInterval: r.CheckpointInterval,
 		UnroutableTries: r.UnroutableTries, BackoffMin: r.BackoffMin, BackoffMax: r.BackoffMax,
-		ShutdownTimeout: r.ShutdownTimeout, Logger: logger, Hooks: hooks,
+		ShutdownTimeout: r.ShutdownTimeout, Logger: logger, Hooks: hooks, Retention: r.Retention,
+	}
+	if r.KeepForever {
+		made.Retention = -1
 	}
 	// Their defaults depend on other settings: the library chooses.
 	if c.IsSet("relay.pageEvents") {
