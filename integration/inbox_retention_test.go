@@ -24,7 +24,9 @@ func idOf(t time.Time, n int) string {
 }
 
 // leafOfID returns the number of the leaf that ids of t are in.
-func leafOfID(t time.Time) string { return strconv.FormatInt(t.UnixMilli()/(4*24*time.Hour).Milliseconds()%16, 10) }
+func leafOfID(t time.Time) string {
+	return strconv.FormatInt(t.UnixMilli()/(4*24*time.Hour).Milliseconds()%16, 10)
+}
 
 // handle records the event for the consumer, and reports whether that was the first time.
 func handle(t *testing.T, store *pgxstore.Store, ids ...string) (first []bool) {
