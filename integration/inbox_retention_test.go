@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,11 @@ import (
 func idOf(t time.Time, n int) string {
 	ms := t.UnixMilli()
 	return fmt.Sprintf("%08x-%04x-7000-8000-%012x", ms>>16, ms&0xffff, n)
+}
+
+// leafOfID returns the number of the leaf that ids of t are in.
+func leafOfID(t time.Time) string {
+	return strconv.FormatInt(t.UnixMilli()/(4*24*time.Hour).Milliseconds()%16, 10)
 }
 
 // handle records the event for the consumer, and reports whether that was the first time.
@@ -127,14 +133,21 @@ func TestWhatIsHandledBeforeTheLockIsSeenUnderIt(t *testing.T) {
 	pool, store := newPool(t)
 	old := time.Now().Add(-50 * 24 * time.Hour)
 	const window = 30 * 24 * time.Hour
+	leaf, err := strconv.Atoi(leafOfID(old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	prune(t, store, window)
+	perLeaf := time.Since(began) / 17
 	emptied := 0
 	for i := range 150 {
-		execSQL(t, pool, "DELETE FROM surepost_inbox", "INSERT INTO surepost_inbox VALUES ('c', '"+idOf(old, 0)+"', now() - interval '50 days')")
+		execSQL(t, pool, "DELETE FROM surepost_inbox", "INSERT INTO surepost_inbox SELECT 'c', '"+idOf(old, 0)+"', now() - interval '50 days', "+leafOfID(old))
 		late := idOf(old, 1+i)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			time.Sleep(rand.N(8 * time.Millisecond)) // anywhere in what prune does
+			time.Sleep(time.Duration(max(leaf-1, 0))*perLeaf + rand.N(4*perLeaf)) // about when the leaf's turn comes
 			handle(t, store, late)
 		}()
 		emptied += prune(t, store, window).Emptied
@@ -192,8 +205,19 @@ func TestInboxRecordsMoveIntoTheRing(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)
 	script, _, _ := strings.Cut(store.MigrationSQL(0), "\n-- Migration 008")
-	v7 := idOf(time.Now(), 1)
-	execSQL(t, pool, "CREATE SCHEMA old", "SET search_path = old; "+script+"; INSERT INTO surepost_inbox VALUES ('c', '"+v7+"'), ('c', 'evt_1'); RESET search_path")
+	now := time.Now()
+	ids := []string{"", "evt_1", "01234567-89ab-", "01234567-89ab-7", "01234567-89ab-4", "0123456789ab-7d", "01234567-8_ab-7", "+1234567-89ab-7", "0123456g-89ab-7",
+		"ffffffff-ffff-7", "FFFFFFFF-FFFF-7xyz", "00000000-0000-7", "ﬀ234567-89ab-7"}
+	for i := range 200 {
+		ids = append(ids, idOf(now.Add(-time.Duration(i)*9*time.Hour), i))
+	}
+	turn := time.UnixMilli(now.UnixMilli() / 345_600_000 * 345_600_000) // from one leaf to the next
+	ids = append(ids, idOf(turn, 1000), idOf(turn.Add(-time.Millisecond), 1001))
+	values := make([]string, len(ids))
+	for i, id := range ids {
+		values[i] = "('c', '" + id + "')"
+	}
+	execSQL(t, pool, "CREATE SCHEMA old", "SET search_path = old; "+script+"; INSERT INTO surepost_inbox VALUES "+strings.Join(values, ", ")+"; RESET search_path")
 	config := pool.Config()
 	config.ConnConfig.RuntimeParams["search_path"] = "old"
 	oldPool, err := pgxpool.NewWithConfig(t.Context(), config)
@@ -206,9 +230,12 @@ func TestInboxRecordsMoveIntoTheRing(t *testing.T) {
 	if _, err := oldStore.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range handle(t, oldStore, v7, "evt_1") {
+	for i, f := range handle(t, oldStore, ids...) {
 		if f {
-			t.Error("an event that was handled before the migration is handled again")
+			t.Errorf("event %q, handled before the migration, is handled again", ids[i])
 		}
+	}
+	if n := count(t, oldPool, "SELECT count(DISTINCT leaf) FROM surepost_inbox"); n != 17 {
+		t.Errorf("the records are in %d leaves, want 17", n)
 	}
 }

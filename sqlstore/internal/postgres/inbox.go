@@ -23,9 +23,13 @@ func (e *Engine) Record(ctx context.Context, q Querier, consumer string, eventID
 // RecordedOne for a single id, which is what costs least, and by RecordedAll for several.
 func (e *Engine) RecordStatement(consumer string, eventIDs []string) (sql string, args []any) {
 	if len(eventIDs) == 1 {
-		return e.sql.record, []any{consumer, eventIDs[0]}
+		return e.sql.record, []any{consumer, eventIDs[0], inboxLeaf(eventIDs[0])}
 	}
-	return e.sql.recordAll, []any{consumer, textArray(len(eventIDs), func(i int) string { return eventIDs[i] })}
+	inLeaves := make([]int64, len(eventIDs))
+	for i, id := range eventIDs {
+		inLeaves[i] = inboxLeaf(id)
+	}
+	return e.sql.recordAll, []any{consumer, textArray(len(eventIDs), func(i int) string { return eventIDs[i] }), intArray(inLeaves)}
 }
 
 // RecordedOne takes the number of rows that the statement has affected.

@@ -20,7 +20,22 @@ import (
 const (
 	inboxLeaves = 16
 	inboxPeriod = 4 * 24 * time.Hour
+	inboxSpan   = inboxLeaves * inboxPeriod
 )
+
+// inboxLeaf returns the leaf that the id's record is in, as migration 008 computes it too: a different answer for an id that is
+// recorded would have its event handled again.
+func inboxLeaf(id string) int64 {
+	const other = inboxLeaves
+	if len(id) < len("01234567-89ab-7") || id[8] != '-' || id[13:15] != "-7" {
+		return other
+	}
+	millis, err := strconv.ParseUint(id[:8]+id[9:13], 16, 48)
+	if err != nil {
+		return other
+	}
+	return int64(millis % uint64(inboxSpan.Milliseconds()) / uint64(inboxPeriod.Milliseconds()))
+}
 
 // deletedAtOnce is how many records one statement deletes: some ten milliseconds' work, and no more locks than that.
 const deletedAtOnce = 1000
@@ -50,7 +65,13 @@ func (e *Engine) PruneInbox(ctx context.Context, window time.Duration) (report i
 }
 
 func (e *Engine) pruneLeaf(ctx context.Context, conn Conn, leaf string, window, overdue time.Duration, report *inbox.PruneReport) error {
-	all, some, err := older(ctx, conn, leaf, window)
+	var all, some bool
+	err := conn.Transact(ctx, func(q Querier) (err error) {
+		if err = atOnce(ctx, q); err == nil {
+			all, some, err = older(ctx, q, leaf, window)
+		}
+		return err
+	})
 	if err != nil || !some {
 		return err
 	}
@@ -66,14 +87,22 @@ func (e *Engine) pruneLeaf(ctx context.Context, conn Conn, leaf string, window, 
 		}
 		return nil
 	}
-	// Plan: Index Scan of the leaf's index on handled_at, then one by ctid.
+	// Plan: Bitmap Heap Scan by the leaf's index on handled_at, then a Tid Scan.
 	statement := `DELETE FROM ` + leaf + ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + leaf + `
-WHERE handled_at < clock_timestamp() - make_interval(secs => $1::bigint) ORDER BY handled_at LIMIT ` + strconv.Itoa(deletedAtOnce) + ` FOR UPDATE SKIP LOCKED))`
+WHERE handled_at < (SELECT clock_timestamp() - make_interval(secs => $1::bigint)) LIMIT ` + strconv.Itoa(deletedAtOnce) + ` FOR UPDATE SKIP LOCKED))`
 	for {
-		n, err := conn.Exec(ctx, statement, int64((window+overdue)/time.Second))
-		report.Removed += n
-		if err != nil || n < deletedAtOnce {
+		var n int64
+		err := conn.Transact(ctx, func(q Querier) (err error) {
+			if err = atOnce(ctx, q); err == nil {
+				n, err = q.Exec(ctx, statement, int64((window+overdue)/time.Second))
+			}
 			return err
+		})
+		if err != nil {
+			return err
+		}
+		if report.Removed += n; n < deletedAtOnce {
+			return nil
 		}
 	}
 }
@@ -96,12 +125,11 @@ func (e *Engine) truncateOld(ctx context.Context, conn Conn, leaf string, window
 	})
 }
 
-// older reports whether all, and whether some, records of the leaf are older than the window. Plan: two probes of the index on
-// handled_at.
+// older reports whether all, and whether some, records of the leaf are older than the window. Plan: two Bitmap Heap Scans by the index on
+// handled_at, of the pages that it says may have such a row, and of those that are too new for it to know.
 func older(ctx context.Context, q Querier, leaf string, window time.Duration) (all, some bool, err error) {
-	_, err = queryRow(ctx, q, `SELECT coalesce(newest < old, false), coalesce(oldest < old, false)
-FROM (SELECT clock_timestamp() - make_interval(secs => $1::bigint) AS old,
-    (SELECT handled_at FROM `+leaf+` ORDER BY handled_at DESC LIMIT 1) AS newest, (SELECT handled_at FROM `+leaf+` ORDER BY handled_at LIMIT 1) AS oldest) leaf`,
+	const old = `clock_timestamp() - make_interval(secs => $1::bigint)`
+	_, err = queryRow(ctx, q, `SELECT NOT EXISTS (SELECT FROM `+leaf+` WHERE handled_at >= (SELECT `+old+`)), EXISTS (SELECT FROM `+leaf+` WHERE handled_at < (SELECT `+old+`))`,
 		[]any{int64(window / time.Second)}, &all, &some)
 	return all, some, err
 }

@@ -85,13 +85,13 @@ VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $
 UNION ALL
 SELECT * FROM (SELECT ` + scheduledColumns + `, not_before FROM ${scheduled} WHERE tx = pg_current_xact_id_if_assigned() ORDER BY n) later`),
 
-		// A concurrent insert of the same id is waited for. Plan: Insert, conflict arbiter: the primary key.
-		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`),
+		// A concurrent insert of the same id is waited for. Plan: Insert; the conflict is one of the leaf's primary key.
+		record: c.expand(`INSERT INTO ${inbox} (consumer, event_id, leaf) VALUES ($1, $2, $3::int) ON CONFLICT DO NOTHING`),
 
 		// In the order of the ids, so that two transactions can't wait for each other: each holds only ids below the one
 		// that it waits for. Plan: Insert ← Sort ← Function Scan on unnest.
-		recordAll: c.expand(`INSERT INTO ${inbox} (consumer, event_id)
-SELECT $1, id FROM unnest($2::text[]) AS id ORDER BY id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id`),
+		recordAll: c.expand(`INSERT INTO ${inbox} (consumer, event_id, leaf)
+SELECT $1, id, leaf FROM unnest($2::text[], $3::int[]) AS record (id, leaf) ORDER BY id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id`),
 
 		// At most one row: how many were unfinished before, and whether the attempt was noted. Where it wasn't, the number
 		// is of the statement's snapshot, which may be older than the row that was in the way. Plan: Insert, conflict arbiter:
