@@ -775,7 +775,7 @@ func TestAReplayOfAFewReadsALongLogInSteps(t *testing.T) {
 		SELECT now(), n % 1024, 'e' || n, CASE WHEN n % 30000 = 5 THEN 'Rare' ELSE 'T' END, '1.0', 's', 'k' || n % 5000, '{}' FROM generate_series(1, 300000) n`,
 		"SELECT setval('surepost_sequence', 40000000000)")
 	write(t, pool, newBox(t, store), surepost.Event{ID: "last", Type: "Rare"})
-	before := seqScans(t, pool)
+	before := scannedRows(t, pool)
 	execSQL(t, pool, "UPDATE surepost_outbox SET type = '' WHERE seq = 200002") // as somebody may have written it by hand
 	counts, err := store.CountEvents(t.Context(), relay.EventFilter{})
 	if err != nil || counts["Rare"] != 11 || counts["T"] != 299_989 || counts[""] != 1 {
@@ -790,8 +790,8 @@ func TestAReplayOfAFewReadsALongLogInSteps(t *testing.T) {
 	wantNoError(t, err)
 	t.Cleanup(func() { _ = log.Close(context.Background()) })
 	fetched := func() int { // rows of the log that were looked at
-		seqScans(t, pool) // waits for the statistics
-		return count(t, pool, "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'surepost_outbox'")
+		scannedRows(t, pool) // waits for the statistics
+		return count(t, pool, "SELECT sum(coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables WHERE relname LIKE 'surepost\\_outbox\\__'")
 	}
 	var got []relay.Entry
 	reads, rows := 0, fetched()
@@ -813,8 +813,8 @@ func TestAReplayOfAFewReadsALongLogInSteps(t *testing.T) {
 	if reads < 30 || reads > 32 || rows > 310_000 {
 		t.Errorf("%d reads looked at %d rows, want 31 reads of 10,000", reads, rows)
 	}
-	if n := seqScans(t, pool) - before; n > 0 {
-		t.Errorf("the whole log was scanned %d times", n)
+	if n := scannedRows(t, pool) - before; n > 0 {
+		t.Errorf("%d rows of the log were scanned from end to end", n)
 	}
 	execSQL(t, pool, "ANALYZE surepost_outbox")
 	if counts, err := store.CountEvents(t.Context(), filter); err != nil || counts["Rare"] != 11 {
@@ -823,8 +823,8 @@ func TestAReplayOfAFewReadsALongLogInSteps(t *testing.T) {
 	if listed, err := store.Events(t.Context(), filter, 0, 100); err != nil || len(listed) != 11 {
 		t.Errorf("%d are listed (%v)", len(listed), err)
 	}
-	if n := seqScans(t, pool) - before; n > 0 {
-		t.Errorf("after ANALYZE, the whole log was scanned %d times", n)
+	if n := scannedRows(t, pool) - before; n > 0 {
+		t.Errorf("after ANALYZE, %d rows of the log were scanned from end to end", n)
 	}
 }
 

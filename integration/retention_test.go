@@ -530,9 +530,9 @@ func TestAPlanOfAnEmptyLogDoesNotStick(t *testing.T) {
 	execSQL(t, pool, `INSERT INTO surepost_outbox (time, slot, id, type, version, source, key, data)
 		SELECT now(), 1, 'e' || n, 'T', '1.0', 's', 'k' || n % 5000, '{}' FROM generate_series(1, 300000) n`)
 	read(10)
-	before := seqScans(t, pool)
+	before := scannedRows(t, pool)
 	read(30)
-	if n := seqScans(t, pool) - before; n > 0 {
+	if n := scannedRows(t, pool) - before; n > 0 {
 		t.Errorf("reads went through the whole log %d times after they had been slow ten times", n)
 	}
 }

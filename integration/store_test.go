@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -266,9 +267,6 @@ func TestMigrationsAtTheSameTime(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 3 {
-		t.Errorf("%d migrations were applied by 8 processes at once, want 3 in all", applied)
-	}
 	store, err := pgxstore.NewWithConfig(pool, sqlstore.Config{Schema: "My \"odd\" Schema", Prefix: "sp_"})
 	if err != nil {
 		t.Fatal(err)
@@ -277,8 +275,11 @@ func TestMigrationsAtTheSameTime(t *testing.T) {
 		t.Error(err)
 	}
 	status, err := store.MigrationStatus(t.Context())
-	if err != nil || len(status) != 3 || status[0].AppliedAt.IsZero() || status[1].AppliedAt.IsZero() {
+	if err != nil || slices.ContainsFunc(status, func(m sqlstore.Migration) bool { return m.AppliedAt.IsZero() }) {
 		t.Errorf("status %+v, %v", status, err)
+	}
+	if applied != len(status) || applied == 0 {
+		t.Errorf("%d migrations were applied by 8 processes at once, want %d in all", applied, len(status))
 	}
 	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error { return newBox(t, store).Write(t.Context(), tx, fullEvent) })
 	if err != nil {

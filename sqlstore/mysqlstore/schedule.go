@@ -161,12 +161,23 @@ func (s *Store) due(ctx context.Context, tx *sql.Tx, limit int) ([]delayedRow, e
 	if err != nil || len(free) == 0 {
 		return nil, err
 	}
-	mine := make(map[int64]bool, len(free))
+	last := free[len(free)-1]
+	// Cancel locks by ids first and then waits for the row, so what it has come to is left to it: deleting the row would
+	// wait for the lock on the id, and each for the other.
+	ids := make([]string, len(free))
 	for i := range free {
-		mine[free[i].seq] = true
+		ids[i] = free[i].id
 	}
+	chosen, err := column[int64](tx.QueryContext(ctx, s.sql.chosenByID+texts(ids)+skipLocked))
+	if err != nil {
+		return nil, err
+	}
+	mine := make(map[int64]bool, len(chosen))
+	for _, n := range chosen {
+		mine[n] = true
+	}
+	free = slices.DeleteFunc(free, func(d delayedRow) bool { return !mine[d.seq] })
 	// A row that is being deleted is still seen by a read that doesn't lock.
-	last := &free[len(free)-1]
 	rows, err := tx.QueryContext(ctx, s.sql.dueBefore, last.notBefore, last.notBefore, last.seq)
 	if err != nil {
 		return nil, err
