@@ -533,7 +533,7 @@ func TestAPlanOfAnEmptyLogDoesNotStick(t *testing.T) {
 	before := scannedRows(t, pool)
 	read(30)
 	if n := scannedRows(t, pool) - before; n > 0 {
-		t.Errorf("reads went through the whole log %d times after they had been slow ten times", n)
+		t.Errorf("reads scanned %d rows from end to end after they had been slow ten times", n)
 	}
 }
 
