@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -340,8 +341,10 @@ type fakeSession struct {
 	end      chan struct{} // by Close, at once
 	closing  chan struct{} // by Close, in good order
 	once     sync.Once
-	err      error
+	err      atomic.Pointer[error]
 }
+
+func (s *fakeSession) fail(err error) { s.err.Store(&err) }
 
 func (s *fakeSession) serve() {
 	defer close(s.outcomes)
@@ -363,7 +366,7 @@ func (s *fakeSession) serve() {
 		time.Sleep(time.Duration(s.b.faults.intN(500)) * time.Microsecond)
 		before, after := s.b.faults.roll()
 		if before {
-			s.err = errInjected
+			s.fail(errInjected)
 			return
 		}
 		status := Confirmed
@@ -378,13 +381,13 @@ func (s *fakeSession) serve() {
 		s.b.mu.Unlock()
 		switch {
 		case down || after:
-			s.err = errInjected
+			s.fail(errInjected)
 			return
 		case status == poison:
-			s.err = fmt.Errorf("%w: %w: 406", ErrRefused, ErrUnpublishable)
+			s.fail(fmt.Errorf("%w: %w: 406", ErrRefused, ErrUnpublishable))
 			return
 		case status == killer:
-			s.err = fmt.Errorf("%w: 406", ErrRefused)
+			s.fail(fmt.Errorf("%w: 406", ErrRefused))
 			return
 		}
 		select {
@@ -400,7 +403,12 @@ func (s *fakeSession) Send(ctx context.Context, tag uint64, e *Entry) error {
 	return nil
 }
 func (s *fakeSession) Outcomes() <-chan []Outcome { return s.outcomes }
-func (s *fakeSession) Err() error                 { return s.err }
+func (s *fakeSession) Err() error {
+	if err := s.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 func (s *fakeSession) Blocked() (bool, string, <-chan struct{}) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
