@@ -515,9 +515,9 @@ func TestTheDoctorLooksAtTheInbox(t *testing.T) {
 	base := harness.Start(t, harness.Postgres()).Postgres.URL()
 	pool, store := poolOn(t, base)
 	healthy(t, store)
-	execSQL(t, pool, `INSERT INTO surepost_inbox (consumer, event_id, handled_at)
-SELECT 'billing', 'e' || n, now() - make_interval(hours => n) FROM generate_series(0, 1000) n
-UNION ALL SELECT 'gone', 'e' || n, now() - make_interval(days => 30 + n) FROM generate_series(0, 10) n`)
+	execSQL(t, pool, `INSERT INTO surepost_inbox (consumer, event_id, handled_at, leaf)
+SELECT 'billing', 'e' || n, now() - make_interval(hours => n), 16 FROM generate_series(0, 1000) n
+UNION ALL SELECT 'gone', 'e' || n, now() - make_interval(days => 30 + n), 16 FROM generate_series(0, 10) n`)
 	findings := diagnose(t, store, diagnosis.Limits{})
 	requireFinding(t, findings, "consumer-idle", diagnosis.Notice, "consumer gone", "720h")
 	if of := append(found(findings, "consumer-idle"), found(findings, "inbox-unpruned")...); len(of) != 1 {
