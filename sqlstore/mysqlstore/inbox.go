@@ -67,9 +67,9 @@ func (s *Store) intact(ctx context.Context, tx *sql.Tx, consumer string, eventID
 }
 
 // Record notes in tx that consumer handles the event, and returns false if that was noted before: an inbox for
-// transactions that the caller opens. If another open transaction is noting the same, it waits for that one's end; if
-// that one rolls back, this may be told of a deadlock (error 1213), or where it commits that the transaction's snapshot is
-// too old (1020, MariaDB 11.6 and later), and has to be tried again.
+// transactions that the caller opens. If another open transaction is noting the same, it waits for that one's end. Then
+// this may have to be tried again: after that one's rollback because of a deadlock (error 1213), after its commit
+// because this transaction's snapshot is too old (1020, MariaDB 11.6 and later).
 func (s *Store) Record(ctx context.Context, tx *sql.Tx, consumer, eventID string) (first bool, err error) {
 	recorded, err := s.record(ctx, tx, consumer, []string{eventID})
 	return err == nil && recorded[0], err
