@@ -340,6 +340,40 @@ func TestAnEventInALeafThatWasLeftIsReadAndKept(t *testing.T) {
 	}
 }
 
+// Producers ask for the current leaf once in a while. Until then they write to the one that was left, which costs nothing but time.
+func TestAProducerThatMissedTheRingsMoveLosesNothing(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	producer := newBox(t, pgxstore.New(pool)) // as of another process, which Retain tells nothing
+	r := newReader(t, store, "default")
+	defer r.close()
+	written := 0
+	event := func() string {
+		id := "e" + strconv.Itoa(written)
+		write(t, pool, producer, surepost.Event{ID: id, Type: "T"})
+		written++
+		return id
+	}
+	event()
+	retain(t, store, aLittle)
+	if got := currentLeaf(t, pool); got != 1 {
+		t.Fatalf("leaf %d is current", got)
+	}
+	missed := 0
+	for start := time.Now(); leafOf(t, pool, event()) != 1; missed++ {
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("the producer never learns that the ring has moved on")
+		}
+	}
+	if missed == 0 {
+		t.Fatal("the test doesn't bite: the producer asks each time")
+	}
+	r.pass()
+	if len(r.got) != written {
+		t.Errorf("%d events of %d were read", len(r.got), written)
+	}
+}
+
 func TestARelayThatIsDownLosesNothingToRetention(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t)

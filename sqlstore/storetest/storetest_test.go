@@ -76,6 +76,9 @@ func TestEveryPromiseHasABugThatItFinds(t *testing.T) {
 		}
 	}
 	for _, p := range promises[*memstore.Tx]() {
+		if known[p.name] {
+			t.Errorf("%q is tested twice", p.name)
+		}
 		known[p.name] = true
 		if !found[p.name] {
 			t.Errorf("no planted bug is found by %q", p.name)

@@ -43,6 +43,7 @@ type Engine struct {
 	sql     statements
 	control control
 	mover   control // that delayed events are moved on
+	leaf    currentLeaf
 }
 
 // New returns an engine. The dialer may be nil for an engine that only appends and records in transactions of the

@@ -13,41 +13,65 @@ import (
 
 // Append adds complete, valid events to the log, or to the schedule if they aren't due yet.
 func (e *Engine) Append(ctx context.Context, q Querier, events []surepost.Event) error {
+	if _, known := e.leaf.get(); !known && !delayed(events) {
+		args, err := eventArrays(events)
+		if err != nil {
+			return err
+		}
+		return e.explain("write events", e.leaf.ask(ctx, q, e.sql.appendAsking, args))
+	}
 	sql, args, err := e.AppendStatement(events)
 	if err != nil {
 		return err
 	}
-	if _, err := q.Exec(ctx, sql, args...); err != nil {
-		return e.explain("write events", err)
-	}
-	return nil
+	_, err = q.Exec(ctx, sql, args...)
+	return e.explain("write events", err)
 }
 
 // AppendStatement returns the statement that adds the events, for callers that send it in their own way.
 func (e *Engine) AppendStatement(events []surepost.Event) (sql string, args []any, err error) {
-	rows := make([][eventWidth]string, len(events))
-	for i := range events {
-		if rows[i], err = eventRow(&events[i]); err != nil {
+	if delayed(events) {
+		if args, err = eventArrays(events); err != nil {
 			return "", nil, err
 		}
+		return e.sql.schedule, append(args, notBefore(events)), nil
 	}
-	args = make([]any, eventWidth)
-	later := delayed(events)
-	if len(rows) == 1 && !later { // by far the most frequent, and VALUES costs half of unnest
-		for column, value := range rows[0] {
+	var leaf any
+	if number, known := e.leaf.get(); known {
+		leaf = number
+	}
+	if len(events) == 1 { // by far the most frequent, and VALUES costs half of unnest
+		row, err := eventRow(&events[0])
+		if err != nil {
+			return "", nil, err
+		}
+		args = make([]any, eventWidth, eventWidth+1)
+		for column, value := range row {
 			if value != "" {
 				args[column] = value
 			}
 		}
-		return e.sql.appendOne, args, nil
+		return e.sql.appendOne, append(args, leaf), nil
 	}
+	if args, err = eventArrays(events); err != nil {
+		return "", nil, err
+	}
+	return e.sql.append, append(args, leaf), nil
+}
+
+// eventArrays returns the arguments of unnestEvents.
+func eventArrays(events []surepost.Event) (args []any, err error) {
+	rows := make([][eventWidth]string, len(events))
+	for i := range events {
+		if rows[i], err = eventRow(&events[i]); err != nil {
+			return nil, err
+		}
+	}
+	args = make([]any, eventWidth, eventWidth+1)
 	for column := range eventWidth {
 		args[column] = nullableArray(len(rows), func(i int) string { return rows[i][column] })
 	}
-	if later {
-		return e.sql.schedule, append(args, notBefore(events)), nil
-	}
-	return e.sql.append, args, nil
+	return args, nil
 }
 
 // eventWidth is the number of eventColumns.

@@ -20,7 +20,8 @@ import (
 // What may go wrong, and why it doesn't:
 //
 //   - A leaf never decides whether an event is read: every read looks at all four. So a producer may write to any leaf at any
-//     time, whatever it believes to be the current one: with a snapshot from before the ring moved, for example.
+//     time, whatever it believes to be the current one: with a snapshot from before the ring moved, for example, or since it
+//     asked a second ago (currentLeaf).
 //   - No INSERT fails or waits for what happens here, except for one into the leaf that is being emptied, which waits for
 //     some milliseconds. If no leaf is empty, the ring stays where it is, and the leaf grows.
 //   - A leaf is emptied only if every lane of every destination has passed all rows in it, in the words of cursor.go: no row has
@@ -84,6 +85,9 @@ func (e *Engine) Retain(ctx context.Context, r relay.Retention) (report relay.Re
 		report.Held = append(report.Held, held...)
 	}
 	report.Moved, err = e.turn(ctx, conn, r.Keep)
+	if report.Moved {
+		e.leaf.forget()
+	}
 	return report, err
 }
 

@@ -10,8 +10,11 @@ import (
 // needs a session setting, a prepared statement of its own or an open transaction, so that poolers in transaction
 // mode don't matter.
 type statements struct {
-	append     string
-	appendOne  string
+	append    string
+	appendOne string
+
+	appendAsking string
+
 	lockKeys   string
 	written    string
 	record     string
@@ -56,6 +59,10 @@ const eventTime = `CASE WHEN time >= '0001-01-01 00:00+00' AND time < '9999-12-3
 
 const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
 
+// unnestEvents are rows of eventColumns, in the arrays' order.
+const unnestEvents = `unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::json[], $12::json[])`
+
 // logColumns are a row of the log as row.dest takes it.
 const logColumns = `seq, ` + eventTime + `, id, type, version, source, coalesce(key, ''), coalesce(correlation_id, id), coalesce(causation_id, ''),
        coalesce(category, ''), coalesce(headers::text, ''), data::text`
@@ -65,15 +72,22 @@ func newStatements(c Config) statements {
 		destinationStatements: newDestinationStatements(c),
 		retainStatements:      newRetainStatements(c),
 
-		// One row per element. tx and seq are left to their defaults, in that order; ring isn't, to look once. Plan: Insert ←
-		// InitPlan, Function Scan on unnest.
+		// One row per element. tx and seq are left to their defaults, in that order. The leaf is looked up where the caller
+		// doesn't know it, once. Plan: Insert ← InitPlan, Function Scan on unnest.
 		append: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `, ring)
-SELECT *, (SELECT ${ring}()) FROM unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::json[], $12::json[])`),
+SELECT *, coalesce($13::smallint, (SELECT ${ring}())) FROM ` + unnestEvents),
+
+		// The same, and it tells the leaf. Not by RETURNING, for which producers would need the right to read the log. Plan: CTE
+		// Scan; Insert ← InitPlan, Function Scan on unnest.
+		appendAsking: c.expand(`WITH asked AS MATERIALIZED (SELECT ${ring}() AS leaf), written AS (
+    INSERT INTO ${outbox} (` + eventColumns + `, ring) SELECT *, (SELECT leaf FROM asked) FROM ` + unnestEvents + `
+)
+SELECT leaf FROM asked`),
 
 		// The casts are for clients that send every parameter as text. Plan: Insert ← Result.
-		appendOne: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `)
-VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text, $10::text, $11::json, $12::json)`),
+		appendOne: c.expand(`INSERT INTO ${outbox} (` + eventColumns + `, ring)
+VALUES ($1::timestamptz, $2::smallint, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text, $10::text, $11::json, $12::json,
+    coalesce($13::smallint, ${ring}()))`),
 
 		// In the order of the hashes, so that two transactions can't wait for each other. 0x73757265 is "sure": a
 		// class of locks of our own.
