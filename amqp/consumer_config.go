@@ -200,6 +200,8 @@ type ConsumerConfig struct {
 
 	member  string // tells the processes apart that share partitions; kept over reconnects
 	resumed bool   // it has consumed before: whatever is missing now was deleted since
+
+	jitter func(ceiling time.Duration) time.Duration // fullJitter, save in the simulation
 }
 
 // UnhandledPolicy says what happens to an event whose type has no handler.
@@ -248,6 +250,9 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.jitter == nil {
+		c.jitter = fullJitter
 	}
 	return c
 }

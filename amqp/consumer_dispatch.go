@@ -149,7 +149,7 @@ func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<
 				break
 			}
 			failures++
-			pause := reconnectBackoff.pause(failures)
+			pause := d.config.pause(reconnectBackoff, failures)
 			d.log.Error("a dead letter couldn't be published; its key waits", "error", err, "pause", pause, l.attrs())
 			select {
 			case <-time.After(pause):
