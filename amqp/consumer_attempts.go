@@ -105,7 +105,8 @@ func (d *dispatcher) forgetAttempts(m *message) {
 	}
 }
 
-// noteTime bounds what is noted after a try. Its part of ShutdownTimeout is what a shutdown leaves for rolling back.
+// noteTime bounds what is noted after a try. Its part of ShutdownTimeout is half of what a shutdown leaves for rolling back:
+// a database that hangs must not make a handler look like one that ignored the end of its context.
 func (d *dispatcher) noteTime() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(d.handling), min(d.config.ShutdownTimeout/10, 5*time.Second))
+	return context.WithTimeout(context.WithoutCancel(d.handling), min(d.config.ShutdownTimeout/20, 5*time.Second))
 }
