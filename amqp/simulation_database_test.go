@@ -23,8 +23,7 @@ type simDatabase struct {
 	last      map[simKey]int // place of the last event of a key that took effect
 	followUps []surepost.Event
 	attempts  map[simRecord]*simAttempts
-	deaths    map[simRecord]int // processes that died in a counted attempt
-	opened    int               // transactions
+	opened    int // transactions
 	downUntil time.Duration
 }
 
@@ -36,10 +35,12 @@ type simKey struct{ consumer, key string }
 // simRow is a record that was inserted: by an open transaction, or by one that has committed.
 type simRow struct{ by *simTx }
 
-// simAttempts are those at one event, and the processes in which one is open.
-type simAttempts struct {
-	started, finished int
-	open              []*simProcess
+// simAttempts are those at one event that were started and not finished.
+type simAttempts struct{ open []*simAttempt }
+
+type simAttempt struct {
+	process *simProcess
+	unsaid  bool // its process was told that its end couldn't be noted
 }
 
 // simTx is a transaction.
@@ -199,7 +200,7 @@ func (db *simDatabase) commit(tx *simTx) {
 			db.FailIn("event %s took effect %d times for %s", r.event, db.effects[r], r.consumer)
 		}
 		e := db.events[r.event]
-		if e.key == "" || e.kind == simLate || db.competing {
+		if e.key == "" || e.givenUp[r.consumer] != "" || db.competing {
 			continue
 		}
 		k := simKey{r.consumer, e.key}
@@ -230,43 +231,57 @@ func (s simStore) StartAttempt(ctx context.Context, consumer, id string, limit i
 			a = &simAttempts{}
 			s.attempts[simRecord{consumer, id}] = a
 		}
-		unfinished := a.started - a.finished
+		unfinished := len(a.open)
 		s.Detail("unfinished: %d", unfinished)
 		if unfinished < limit {
-			a.started++
-			a.open = append(a.open, s.process)
+			a.open = append(a.open, &simAttempt{process: s.process})
 		}
 		return unfinished, nil
 	})
 }
 
 func (s simStore) FinishAttempt(ctx context.Context, consumer, id, _ string) error {
+	r := simRecord{consumer, id}
 	_, err := ask(ctx, s.simDatabase, s.process, "finish an attempt at", id, func() (struct{}, error) {
-		if a := s.attempts[simRecord{consumer, id}]; a != nil && a.finished < a.started {
-			a.finished++
-			if i := slices.Index(a.open, s.process); i >= 0 {
-				a.open = slices.Delete(a.open, i, i+1)
-			}
+		if a := s.attempts[r]; a != nil && len(a.open) > 0 { // which one it was, the table doesn't know
+			i := max(0, slices.IndexFunc(a.open, func(o *simAttempt) bool { return o.process == s.process }))
+			a.open = slices.Delete(a.open, i, i+1)
 		}
 		return struct{}{}, nil
 	})
+	s.unsaid(r, err)
 	return err
 }
 
 func (s simStore) ForgetAttempts(ctx context.Context, consumer, id string) error {
+	r := simRecord{consumer, id}
 	_, err := ask(ctx, s.simDatabase, s.process, "forget the attempts at", id, func() (struct{}, error) {
-		delete(s.attempts, simRecord{consumer, id})
+		delete(s.attempts, r)
 		return struct{}{}, nil
 	})
+	s.unsaid(r, err)
 	return err
 }
 
-// died notes in which attempts a process died.
-func (db *simDatabase) died(p *simProcess) {
-	for r, a := range db.attempts {
-		if slices.Contains(a.open, p) {
-			db.deaths[r]++
-			a.open = slices.DeleteFunc(a.open, func(o *simProcess) bool { return o == p })
+// unsaid notes that the process couldn't say that it has survived an attempt.
+func (s simStore) unsaid(r simRecord, err error) {
+	s.Look(func() {
+		if a := s.attempts[r]; err != nil && a != nil {
+			for _, o := range a.open {
+				o.unsaid = o.unsaid || o.process == s.process
+			}
+		}
+	})
+}
+
+// deaths returns how many attempts at an event weren't finished because the process ended, or couldn't say.
+func (db *simDatabase) deaths(r simRecord) (n int) {
+	if a := db.attempts[r]; a != nil {
+		for _, o := range a.open {
+			if o.unsaid || o.process.ended {
+				n++
+			}
 		}
 	}
+	return n
 }

@@ -23,6 +23,7 @@ type simProcess struct {
 	stop     context.CancelFunc
 	result   chan error  // has room for what Run returned
 	session  *simSession // the last one; under the world's lock
+	ended    bool        // under the world's lock
 }
 
 // errSimCut is how a client learns of a lost connection: whether what it asked for took place isn't known.
@@ -106,7 +107,7 @@ func (s *simulation) start(consumer, name string) *simProcess {
 func (p *simProcess) kill() {
 	p.actor.Kill()
 	p.Look(func() {
-		p.db.died(p)
+		p.ended = true
 		if p.session != nil {
 			p.session.end(errSimCut)
 		}
@@ -121,6 +122,7 @@ func (p *simProcess) end() {
 	p.stop()
 	err := <-p.result
 	took := p.Now() - began
+	p.Look(func() { p.ended = true })
 	p.Note(p.actor.Name(), "has stopped")
 	select {
 	case <-p.actor.Killed():

@@ -102,8 +102,10 @@ type simEvent struct {
 	body      []byte
 	message   amqp091.Publishing
 
-	failures map[string]int  // left, of each consumer
-	returned map[string]bool // from a retry queue, of each consumer
+	// of each consumer
+	failures map[string]int              // left
+	returned map[string]bool             // from a retry queue
+	givenUp  map[string]DeadLetterReason // by a letter
 }
 
 // simulate is one run.
@@ -154,7 +156,7 @@ func (s *simulation) setUp() {
 	s.blocked = s.chance(0.2)
 	c := ConsumerConfig{Connection: Connection{URLs: []string{"amqp://localhost"}}, Types: []string{"#"},
 		Prefetch: 1 + s.rnd.IntN(8), MaxAttempts: 2 + s.rnd.IntN(2), MaxUnfinished: 2 + s.rnd.IntN(2), DeliveryLimit: 1 << 20,
-		Competing: s.competing, Backoff: Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 10*time.Millisecond},
+		HandlerTimeout: 2 * time.Minute, Competing: s.competing, Backoff: Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 10*time.Millisecond},
 		ShutdownTimeout: 2*time.Second + s.upTo(20*time.Second)}
 	if s.blocked { // there is room for all that waits
 		c.Prefetch = 30
@@ -181,7 +183,7 @@ func (s *simulation) setUp() {
 	}
 	s.config = c
 	s.db = &simDatabase{simulation: s, records: map[simRecord]*simRow{}, effects: map[simRecord]int{}, last: map[simKey]int{},
-		attempts: map[simRecord]*simAttempts{}, deaths: map[simRecord]int{}}
+		attempts: map[simRecord]*simAttempts{}}
 	s.broker = &simBroker{simulation: s, version: []serverVersion{{3, 13}, {4, 2}, {4, 3}}[s.rnd.IntN(3)], queues: map[string]*simQueue{}}
 	for _, consumer := range s.consumers {
 		for _, name := range []string{consumer, consumer + deadLetterSuffix} {
@@ -198,7 +200,7 @@ func (s *simulation) chooseEvents() {
 	poison := []float64{0, 0.1, 0.3}[s.rnd.IntN(3)]
 	for n := range 3 + s.rnd.IntN(12) {
 		e := &simEvent{id: fmt.Sprint("e", n+1), place: n + 1, eventType: "One", followUps: s.rnd.IntN(3), panics: s.chance(0.3),
-			failures: map[string]int{}, returned: map[string]bool{}}
+			failures: map[string]int{}, returned: map[string]bool{}, givenUp: map[string]DeadLetterReason{}}
 		if k := s.rnd.IntN(4); k > 0 {
 			e.key = fmt.Sprint("k", k)
 		}
@@ -359,7 +361,7 @@ func (s *simulation) outages() {
 }
 
 // patience is how long events may take, once nothing fails any more.
-const simPatience = 10 * time.Minute
+const simPatience = time.Hour
 
 // await waits until ok, or a promise was broken.
 func (s *simulation) await(what string, ok func() bool) {
@@ -433,7 +435,7 @@ func (s *simulation) check() {
 			dead[m.id()] = DeadLetterReason(reason)
 		}
 		for _, e := range s.order {
-			effects, died := s.db.effects[simRecord{consumer, e.id}], true // RELAXED
+			effects, died := s.db.effects[simRecord{consumer, e.id}], e.givenUp[consumer] == KillsProcess
 			reason, isDead := dead[e.id]
 			expected += effects * e.followUps
 			switch e.kind {
