@@ -338,10 +338,9 @@ func (s *simSession) close(ctx context.Context) {
 // checkAck: a message may be acknowledged when its event's effects are committed, when its copy is where it can be
 // found, or if nobody wants it.
 func (b *simBroker) checkAck(s *simSession, m *simMessage) {
-	row := b.db.records[simRecord{s.process.consumer, m.id()}]
 	switch e := b.events[m.id()]; {
 	case m.buried:
-	case row != nil && row.by.committed:
+	case b.db.effects[simRecord{s.process.consumer, m.id()}] > 0:
 	case e.kind == simUnwanted && s.config.Unhandled == AckUnhandled:
 	default:
 		b.FailIn("%s acknowledged event %s before its effects were committed", s.process.actor.Name(), m.id())

@@ -1,7 +1,6 @@
 package amqp
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -316,7 +315,7 @@ func (s *simulation) disturb(p *simProcess, rnd *rand.Rand, lively bool) (goesOn
 // cut cuts connections to the broker. Either end may notice first.
 func (s *simulation) cut() {
 	rnd := s.Rand("network")
-	rate := time.Duration(1+rnd.IntN(400)) * time.Millisecond
+	rate := time.Duration(20+rnd.IntN(400)) * time.Millisecond
 	for s.pause(time.Duration(rnd.Int64N(int64(rate)))) {
 		var live []*simSession
 		s.Look(func() {
@@ -337,7 +336,7 @@ func (s *simulation) cut() {
 // outages has the database, or the broker, be away for a while.
 func (s *simulation) outages() {
 	rnd := s.Rand("outages")
-	rate := time.Duration(1+rnd.IntN(2000)) * time.Millisecond
+	rate := time.Duration(50+rnd.IntN(2000)) * time.Millisecond
 	for s.pause(time.Duration(rnd.Int64N(int64(rate)))) {
 		long := time.Duration(rnd.IntN(500)) * time.Millisecond
 		if rnd.IntN(2) == 0 {
@@ -463,14 +462,4 @@ func (s *simulation) check() {
 	if len(written) != expected {
 		s.Fail("%d events were written, %d follow from what took effect", len(written), expected)
 	}
-}
-
-// simWrapped is an inbox with a bug in front.
-type simWrapped struct {
-	*inbox.Inbox[*simTx]
-	handle func(ctx context.Context, e surepost.Event) (inbox.Result, error)
-}
-
-func (h simWrapped) Handle(ctx context.Context, e surepost.Event) (inbox.Result, error) {
-	return h.handle(ctx, e)
 }
