@@ -90,7 +90,7 @@ func (s *simulation) start(consumer, name string) *simProcess {
 	if s.plant.handler != nil {
 		config.Handler = s.plant.handler(in)
 	}
-	config.Logger = slog.New(simLog{s.World, name})
+	config.Logger = slog.New(simLog{p})
 	jitter := s.Rand(fmt.Sprintf("jitter of %s at %v", name, s.Now()))
 	config.jitter = func(ceiling time.Duration) time.Duration { return time.Duration(jitter.Int64N(int64(ceiling) + 1)) }
 	c, err := NewConsumer(config)
@@ -118,17 +118,16 @@ func (p *simProcess) kill() {
 // end stops the process in good order, and says if that takes longer than it may.
 func (p *simProcess) end() {
 	began := p.Now()
-	p.Note(p.actor.Name(), "is told to stop")
 	p.stop()
 	err := <-p.result
 	took := p.Now() - began
 	p.Look(func() { p.ended = true })
-	p.Note(p.actor.Name(), "has stopped")
 	select {
 	case <-p.actor.Killed():
 		return
 	default:
 	}
+	p.Note(p.actor.Name(), "has stopped")
 	if took > p.config.ShutdownTimeout {
 		p.Fail("%s took %v to stop, its ShutdownTimeout is %v", p.actor.Name(), took, p.config.ShutdownTimeout)
 	}
@@ -187,18 +186,19 @@ func (p *simProcess) handle(ctx context.Context, tx *simTx, e surepost.Event) er
 	return nil
 }
 
-// simLog puts what a consumer logs into the trace.
-type simLog struct {
-	world *sim.World
-	name  string
-}
+// simLog puts what a process logs into the trace, while it lives.
+type simLog struct{ *simProcess }
 
 func (l simLog) Enabled(context.Context, slog.Level) bool { return true }
 func (l simLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
 func (l simLog) WithGroup(string) slog.Handler            { return l }
 
 func (l simLog) Handle(_ context.Context, r slog.Record) error {
-	l.world.Note(l.name, "logs: %v", simLine(r))
+	select {
+	case <-l.actor.Killed():
+	default:
+		l.Note(l.actor.Name(), "logs: %v", simLine(r))
+	}
 	return nil
 }
 

@@ -122,7 +122,7 @@ func simulate(w *sim.World, plant simPlant) {
 	troubles.Go(s.publish)
 	troubles.Go(s.cut)
 	troubles.Go(s.outages)
-	time.Sleep(time.Duration(s.rnd.IntN(1500)) * time.Millisecond)
+	time.Sleep(s.upTo(1500 * time.Millisecond))
 	over := s.Calm()
 	close(s.calm)
 	troubles.Wait()
@@ -141,8 +141,12 @@ func simulate(w *sim.World, plant simPlant) {
 
 func (s *simulation) chance(p float64) bool { return s.rnd.Float64() < p }
 
-func (s *simulation) upTo(d time.Duration) time.Duration {
-	return time.Duration(s.rnd.Int64N(int64(d)) + 1)
+func (s *simulation) upTo(d time.Duration) time.Duration { return upTo(s.rnd, d) }
+
+// upTo returns a random time. It counts nanoseconds, so that hardly two things happen at one instant, whose order no seed
+// decides.
+func upTo(rnd *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(rnd.Int64N(int64(d)) + 1)
 }
 
 // setUp chooses how the consumers are configured, what the events are, and how often what fails.
@@ -239,7 +243,7 @@ func (s *simulation) publish() {
 	burst := rnd.IntN(2) == 0
 	for _, e := range s.order {
 		if !burst || rnd.IntN(5) == 0 {
-			time.Sleep(time.Duration(rnd.IntN(40)) * time.Millisecond)
+			time.Sleep(upTo(rnd, 40*time.Millisecond))
 		}
 		s.Look(func() {
 			for _, consumer := range s.consumers {
@@ -264,22 +268,24 @@ func (s *simulation) pause(d time.Duration) (goesOn bool) {
 func (s *simulation) operate(consumer, name string) {
 	rnd := s.Rand("operator of " + name)
 	lively := rnd.IntN(2) == 0
+	time.Sleep(upTo(rnd, time.Millisecond))
 	for {
 		p := s.start(consumer, name)
 		for s.disturb(p, rnd, lively) {
 		}
+		time.Sleep(upTo(rnd, time.Millisecond))
 		p.end()
 		select {
 		case <-s.over:
 			return
-		case <-time.After(time.Duration(rnd.IntN(100)) * time.Millisecond):
+		case <-time.After(upTo(rnd, 100*time.Millisecond)):
 		}
 	}
 }
 
 // disturb waits until something happens to a process, and reports whether it goes on after that.
 func (s *simulation) disturb(p *simProcess, rnd *rand.Rand, lively bool) (goesOn bool) {
-	trouble := time.NewTimer(time.Duration(1+rnd.IntN(500)) * time.Millisecond)
+	trouble := time.NewTimer(upTo(rnd, 500*time.Millisecond))
 	defer trouble.Stop()
 	calm, name := s.calm, p.actor.Name()
 	for {
@@ -304,7 +310,7 @@ func (s *simulation) disturb(p *simProcess, rnd *rand.Rand, lively bool) (goesOn
 				p.kill()
 			}
 		case 2:
-			if long := time.Duration(rnd.IntN(10000)) * time.Millisecond; s.Strike(name+" is paused", 1, long) {
+			if long := upTo(rnd, 10*time.Second); s.Strike(name+" is paused", 1, long) {
 				p.actor.Pause(long)
 			}
 		}
@@ -315,8 +321,8 @@ func (s *simulation) disturb(p *simProcess, rnd *rand.Rand, lively bool) (goesOn
 // cut cuts connections to the broker. Either end may notice first.
 func (s *simulation) cut() {
 	rnd := s.Rand("network")
-	rate := time.Duration(20+rnd.IntN(400)) * time.Millisecond
-	for s.pause(time.Duration(rnd.Int64N(int64(rate)))) {
+	most := 20*time.Millisecond + upTo(rnd, 400*time.Millisecond)
+	for s.pause(upTo(rnd, most)) {
 		var live []*simSession
 		s.Look(func() {
 			for _, consumer := range s.consumers {
@@ -327,7 +333,7 @@ func (s *simulation) cut() {
 			continue
 		}
 		session, first := live[rnd.IntN(len(live))], rnd.IntN(2)
-		long := time.Duration(rnd.IntN(300)) * time.Millisecond
+		long := upTo(rnd, 300*time.Millisecond)
 		s.after(time.Duration(first)*long, "network", "cuts off the client", session.process.actor.Name(), func() { session.end(errSimCut) })
 		s.after(time.Duration(1-first)*long, "network", "cuts off the broker", session.process.actor.Name(), func() { s.broker.drop(session) })
 	}
@@ -336,9 +342,9 @@ func (s *simulation) cut() {
 // outages has the database, or the broker, be away for a while.
 func (s *simulation) outages() {
 	rnd := s.Rand("outages")
-	rate := time.Duration(50+rnd.IntN(2000)) * time.Millisecond
-	for s.pause(time.Duration(rnd.Int64N(int64(rate)))) {
-		long := time.Duration(rnd.IntN(500)) * time.Millisecond
+	most := 50*time.Millisecond + upTo(rnd, 2*time.Second)
+	for s.pause(upTo(rnd, most)) {
+		long := upTo(rnd, 500*time.Millisecond)
 		if rnd.IntN(2) == 0 {
 			if s.Strike("the database can't be reached", 0.5, long) {
 				s.Look(func() { s.db.downUntil = s.Now() + long })
