@@ -150,12 +150,13 @@ func (d *dispatcher) forgetAttempts(m *message) {
 	if !m.counted {
 		return
 	}
-	d.own.note(m, noAttempt)
 	ctx, cancel := d.noteTime()
 	defer cancel()
 	if err := d.counter.ForgetAttempts(ctx, m.event.ID); err != nil {
 		d.log.Warn("the record of an event's attempts couldn't be removed", "error", err, m.attrs())
+		return
 	}
+	d.own.note(m, noAttempt)
 }
 
 // attemptState is what this process knows of its own attempt at an event.

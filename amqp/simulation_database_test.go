@@ -40,7 +40,7 @@ type simAttempts struct{ open []*simAttempt }
 
 type simAttempt struct {
 	process *simProcess
-	unsaid  bool // its process was told that its end couldn't be noted
+	unsaid  bool // its process doesn't know whether it is on record
 }
 
 // simTx is a transaction.
@@ -225,7 +225,7 @@ func (s simStore) Append(ctx context.Context, tx *simTx, events []surepost.Event
 func (s simStore) LockKeys(context.Context, *simTx, []string) error { return nil }
 
 func (s simStore) StartAttempt(ctx context.Context, consumer, id string, limit int) (unfinished int, err error) {
-	return ask(ctx, s.simDatabase, s.process, "start an attempt at", id, func() (int, error) {
+	unfinished, err = ask(ctx, s.simDatabase, s.process, "start an attempt at", id, func() (int, error) {
 		a := s.attempts[simRecord{consumer, id}]
 		if a == nil {
 			a = &simAttempts{}
@@ -238,6 +238,8 @@ func (s simStore) StartAttempt(ctx context.Context, consumer, id string, limit i
 		}
 		return unfinished, nil
 	})
+	s.unsaid(simRecord{consumer, id}, err)
+	return unfinished, err
 }
 
 func (s simStore) FinishAttempt(ctx context.Context, consumer, id, _ string) error {
@@ -263,7 +265,8 @@ func (s simStore) ForgetAttempts(ctx context.Context, consumer, id string) error
 	return err
 }
 
-// unsaid notes that the process couldn't say that it has survived an attempt.
+// unsaid notes that a process doesn't know whether an attempt is on record. If the event never comes to it again, that one
+// stays there.
 func (s simStore) unsaid(r simRecord, err error) {
 	s.Look(func() {
 		if a := s.attempts[r]; err != nil && a != nil {
