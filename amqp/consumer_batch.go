@@ -132,7 +132,7 @@ func (d *dispatcher) settle(r report) {
 		d.again(r.batch, suspected)
 	case errors.Is(r.err, accusedError{}):
 		m.tries.total--
-		d.schedule.pause(m, time.Now().Add(accusedPause))
+		d.schedule.pause(m, time.Now().Add(min(accusedPause, d.config.HandlerTimeout)))
 	default:
 		v := d.config.judge(&m.tries, r.err)
 		if v.reason == KillsProcess {

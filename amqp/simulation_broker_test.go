@@ -21,6 +21,7 @@ type simBroker struct {
 	queues    map[string]*simQueue
 	sessions  int
 	waiting   int // messages in retry queues
+	acked     int // messages
 	downUntil time.Duration
 }
 
@@ -279,6 +280,7 @@ func (s *simSession) Ack(tag uint64, multiple bool) error {
 		for _, u := range s.unacked {
 			if isAcked(u) {
 				b.Detail("%s", u.message.id())
+				b.acked++
 				b.checkAck(s, u.message)
 			}
 		}
@@ -292,8 +294,16 @@ func (s *simSession) Ack(tag uint64, multiple bool) error {
 	return err
 }
 
-// bury publishes the letter where the consumer's configuration says. That is on another connection than the session's.
 func (s *simSession) bury(l letter) error {
+	publish := func() error { return s.publish(l) }
+	if s.process.plant.letters != nil {
+		return s.process.plant.letters(publish)
+	}
+	return publish()
+}
+
+// publish publishes the letter where the consumer's configuration says. That is on another connection than the session's.
+func (s *simSession) publish(l letter) error {
 	b, name, id := s.process.broker, s.config.letterQueue(l), l.delivery.MessageId
 	_, err := do(s.ctx, s.process, "publishes to "+name, id, func() (struct{}, error) {
 		b.Detail("%s", l.reason)

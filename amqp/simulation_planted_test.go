@@ -76,6 +76,15 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"acknowledges past what isn't finished": {simPlant{channel: func(c simChannel) simChannel {
 			return simAcks(func(tag uint64, _ bool) error { return c.Ack(tag, true) })
 		}}, []string{"before its effects were committed", "acknowledged the delivery tag"}},
+		"handles all keys in one order": {simPlant{message: func(m *message) { m.event.Key = "all" }},
+			[]string{"all other events are settled"}},
+		"loses dead letters": {simPlant{letters: func(func() error) error { return nil }},
+			[]string{"before its effects were committed"}},
+		"goes on after its context has ended": {simPlant{handler: func(in *inbox.Inbox[*simTx]) Handler {
+			return simHandler{in, func(ctx context.Context, e surepost.Event) (inbox.Result, error) {
+				return in.Handle(context.WithoutCancel(ctx), e)
+			}}
+		}}, []string{"stopped with an error", "to stop, its ShutdownTimeout"}},
 		"takes an outage for the event's fault": {simPlant{config: func(c *ConsumerConfig) {
 			c.ErrorIsOutage = func(error) bool { return false }
 		}}, []string{`for "attempts-spent", it deserves ""`}},

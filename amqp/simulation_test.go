@@ -27,12 +27,12 @@ import (
 // key, with the events that follow from it, or is dead-lettered for its own fault; nothing is acknowledged before that;
 // one event's outage holds up its own key only; consumers stop in time, and no goroutine is left.
 func TestConsumersKeepTheirPromises(t *testing.T) {
-	sim.Explore(t, sim.Budget{Least: 1000, For: 4 * time.Second}, func(w *sim.World) { simulate(w, simPlant{}) })
+	sim.Explore(t, sim.Budget{Least: 500, For: 8 * time.Second}, func(w *sim.World) { simulate(w, simPlant{}) })
 }
 
 // TestASimulationReplays: a seed decides what happens, so that a failure can be looked at again.
 func TestASimulationReplays(t *testing.T) {
-	const seeds = 200
+	const seeds = 100
 	same := sim.Replays(t, seeds, func(w *sim.World) { simulate(w, simPlant{}) })
 	if same < seeds*95/100 {
 		t.Errorf("%d of %d seeds came out the same", same, seeds)
@@ -46,6 +46,7 @@ type simPlant struct {
 	outbox  func(simStore) outbox.Store[*simTx]
 	channel func(simChannel) simChannel
 	message func(*message)
+	letters func(publish func() error) error
 	config  func(*ConsumerConfig)
 }
 
@@ -159,7 +160,7 @@ func (s *simulation) setUp() {
 	s.blocked = s.chance(0.2)
 	c := ConsumerConfig{Connection: Connection{URLs: []string{"amqp://localhost"}}, Types: []string{"#"},
 		Prefetch: 1 + s.rnd.IntN(8), MaxAttempts: 2 + s.rnd.IntN(2), MaxUnfinished: 2 + s.rnd.IntN(2), DeliveryLimit: 1 << 20,
-		HandlerTimeout: 2 * time.Minute, Competing: s.competing, Backoff: Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 10*time.Millisecond},
+		HandlerTimeout: 2 * time.Minute, Competing: s.competing, Backoff: Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 100*time.Millisecond},
 		ShutdownTimeout: 2*time.Second + s.upTo(20*time.Second)}
 	if s.blocked { // there is room for all that waits
 		c.Prefetch = 30
@@ -365,20 +366,26 @@ func (s *simulation) outages() {
 	}
 }
 
-// patience is how long events may take, once nothing fails any more.
-const simPatience = time.Hour
+// simPatience is how long nothing may be acknowledged, once nothing fails any more: somewhat longer than an event is suspected
+// of killing its process.
+const simPatience = 5 * time.Minute
 
 // await waits until ok, or a promise was broken.
 func (s *simulation) await(what string, ok func() bool) {
-	began := s.Now()
+	since, acked := s.Now(), -1
 	for pause := time.Millisecond; !s.Failed(); pause = min(2*pause, 10*time.Second) {
 		done := false
-		s.Look(func() { done = ok() })
+		s.Look(func() {
+			done = ok()
+			if s.broker.acked != acked {
+				since, acked = s.Now(), s.broker.acked
+			}
+		})
 		if done {
 			return
 		}
-		if s.Now()-began > simPatience {
-			s.Fail("%v after the last fault it isn't true that %s: %s", simPatience, what, s.left())
+		if s.Now()-since > simPatience {
+			s.Fail("nothing was acknowledged for %v, and it isn't true that %s: %s", simPatience, what, s.left())
 			return
 		}
 		time.Sleep(pause)
