@@ -201,7 +201,7 @@ type ConsumerConfig struct {
 	member  string // tells the processes apart that share partitions; kept over reconnects
 	resumed bool   // it has consumed before: whatever is missing now was deleted since
 
-	jitter func(ceiling time.Duration) time.Duration // fullJitter, save in the simulation
+	jitter func(ceiling time.Duration) time.Duration // fullJitter, save in the simulation; safe for concurrent use
 }
 
 // UnhandledPolicy says what happens to an event whose type has no handler.

@@ -92,7 +92,10 @@ func (s *simulation) start(consumer, name string) *simProcess {
 	}
 	config.Logger = slog.New(simLog{p})
 	jitter := s.Rand(fmt.Sprintf("jitter of %s at %v", name, s.Now()))
-	config.jitter = func(ceiling time.Duration) time.Duration { return time.Duration(jitter.Int64N(int64(ceiling) + 1)) }
+	config.jitter = func(ceiling time.Duration) (pause time.Duration) {
+		s.Look(func() { pause = upTo(jitter, ceiling) })
+		return pause
+	}
 	c, err := NewConsumer(config)
 	must(err)
 	c.open = p.open
