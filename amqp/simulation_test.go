@@ -27,12 +27,12 @@ import (
 // key, with the events that follow from it, or is dead-lettered for its own fault; nothing is acknowledged before that;
 // one event's outage holds up its own key only; consumers stop in time, and no goroutine is left.
 func TestConsumersKeepTheirPromises(t *testing.T) {
-	sim.Explore(t, sim.Budget{Least: 500, For: 8 * time.Second}, func(w *sim.World) { simulate(w, simPlant{}) })
+	sim.Explore(t, sim.Budget{Least: 300, For: 8 * time.Second}, func(w *sim.World) { simulate(w, simPlant{}) })
 }
 
 // TestASimulationReplays: a seed decides what happens, so that a failure can be looked at again.
 func TestASimulationReplays(t *testing.T) {
-	const seeds = 100
+	const seeds = 60
 	same := sim.Replays(t, seeds, func(w *sim.World) { simulate(w, simPlant{}) })
 	if same < seeds*95/100 {
 		t.Errorf("%d of %d seeds came out the same", same, seeds)
