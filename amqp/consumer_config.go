@@ -152,6 +152,9 @@ type ConsumerConfig struct {
 	// event is handled with no other suspect beside it, so twice can be bad luck (a deployment, the kernel's OOM
 	// killer), but hardly three times. An event's first delivery isn't counted, so a killer takes MaxUnfinished + 1
 	// processes at most. It takes an AttemptCounter, such as *inbox.Inbox.
+	//
+	// An attempt that isn't finished may also be under way, in a process that has lost its connection. So the event waits
+	// for HandlerTimeout, and its key with it, before it is dead-lettered: by then such attempts are over.
 	MaxUnfinished int
 
 	// RetryDelays are waited between rounds of MaxAttempts: an event whose attempts are spent waits the first delay in a
