@@ -65,7 +65,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 			failures = 0 // it was healthy
 		}
 		failures++
-		pause := reconnectBackoff.pause(failures)
+		pause := c.config.pause(reconnectBackoff, failures)
 		d.log.Warn("not consuming", "error", err, "attempt", failures, "retry_in", pause)
 		if hook := c.config.Hooks.OnDisconnect; hook != nil {
 			hook(Disconnect{Err: err, Attempt: failures, Pause: pause})

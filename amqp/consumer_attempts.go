@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/surepost/surepost/inbox"
@@ -44,52 +45,103 @@ type countError struct{ error }
 
 func (e countError) Unwrap() error { return e.error }
 
+// accusedError says that so many attempts at the event are unfinished that it seems to kill its process. But some may be
+// under way in other processes, which have lost their connections: it waits until those must have finished. It isn't a
+// failure.
+type accusedError struct{}
+
+func (accusedError) Error() string {
+	return "attempts at the event are unfinished: in processes that died, or still"
+}
+
+// accusedPause is how often it is looked whether attempts of others have finished.
+const accusedPause = 10 * time.Second
+
 // handleCounted hands a redelivered message to the handler, and has the counter know of it before and after. Messages
 // that were unfinished before are handled one at a time, so that only one of all that ran beside each other when the
 // process died is there when it dies the next time.
 func (d *dispatcher) handleCounted(ctx context.Context, m *message) (result inbox.Result, err error) {
-	if !m.started { // else a try has finished, and the counter doesn't know yet: to it this is the same one
-		limit := d.config.MaxUnfinished
-		if m.company != suspected {
-			limit = 1
-		}
-		unfinished, err := d.counter.StartAttempt(ctx, m.event.ID, limit)
+	// If one is open, a try has finished, of this delivery or an earlier one, and the counter doesn't know yet: to it
+	// this is the same one.
+	if d.own.of(m) != attemptOpen {
+		err := d.startAttempt(ctx, m)
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 			return d.handleAlone(ctx, m)
 		case err != nil:
-			return 0, countError{err}
+			return 0, err
 		}
-		m.counted = true
-		switch {
-		case unfinished >= d.config.MaxUnfinished:
-			return 0, killerError{unfinished}
-		case unfinished >= limit:
-			return 0, suspectError{}
-		}
-		m.started = true
 	}
+	m.counted = true
 	err = errors.New("the handler panicked")
 	defer func() { d.finishAttempt(m, err) }()
 	return d.handleAlone(ctx, m)
 }
 
+// startAttempt has the counter know of an attempt, unless it mustn't be made now.
+func (d *dispatcher) startAttempt(ctx context.Context, m *message) error {
+	if d.own.of(m) == attemptInDoubt {
+		// If it wasn't recorded, this forgives a death. Better that one process more dies than that an outage makes a
+		// killer of an event.
+		if err := d.counter.FinishAttempt(ctx, m.event.ID, errors.New("it isn't known whether it had started")); err != nil {
+			return countError{err}
+		}
+		d.own.note(m, noAttempt)
+	}
+	limit := d.config.MaxUnfinished
+	if m.company != suspected {
+		limit = 1
+	}
+	unfinished, err := d.counter.StartAttempt(ctx, m.event.ID, limit)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return err
+	case err != nil:
+		d.own.note(m, attemptInDoubt)
+		return countError{err}
+	}
+	m.counted = true
+	switch {
+	case unfinished >= d.config.MaxUnfinished:
+		return d.accuse(m, unfinished)
+	case unfinished >= limit:
+		return suspectError{}
+	}
+	m.accused = time.Time{}
+	d.own.note(m, attemptOpen)
+	return nil
+}
+
+// accuse decides about an event with too many unfinished attempts. Those of them that are under way elsewhere are
+// over, and noted, after HandlerTimeout.
+func (d *dispatcher) accuse(m *message, unfinished int) error {
+	wait := d.config.HandlerTimeout + d.noteLimit()
+	switch {
+	case m.accused.IsZero():
+		m.accused = time.Now()
+		d.log.Warn("an event seems to kill its process; it is dead-lettered unless an attempt elsewhere finishes",
+			"unfinished", unfinished, "wait", wait, m.attrs())
+	case time.Since(m.accused) >= wait:
+		return killerError{unfinished}
+	}
+	return accusedError{}
+}
+
 // finishAttempt has the counter know that the process has survived a try. It does so after the handler's context has
 // ended, too, and within the time that a shutdown leaves for that.
 func (d *dispatcher) finishAttempt(m *message, failure error) {
-	ctx, cancel := d.noteTime()
-	defer cancel()
 	if failure == nil {
 		d.forgetAttempts(m)
-		m.started = false
 		return
 	}
+	ctx, cancel := d.noteTime()
+	defer cancel()
 	err := d.counter.FinishAttempt(ctx, m.event.ID, failure)
 	if err != nil {
 		d.log.Warn("the end of an attempt couldn't be noted; it is noted with the next", "error", err, m.attrs())
 		return
 	}
-	m.started = false
+	d.own.note(m, noAttempt)
 }
 
 // forgetAttempts removes the counter's record of a message that is done with. A record that stays does no harm: its
@@ -102,10 +154,55 @@ func (d *dispatcher) forgetAttempts(m *message) {
 	defer cancel()
 	if err := d.counter.ForgetAttempts(ctx, m.event.ID); err != nil {
 		d.log.Warn("the record of an event's attempts couldn't be removed", "error", err, m.attrs())
+		return
 	}
+	d.own.note(m, noAttempt)
 }
 
-// noteTime bounds what is noted after a try. Its part of ShutdownTimeout is what a shutdown leaves for rolling back.
+// attemptState is what this process knows of its own attempt at an event.
+type attemptState uint8
+
+const (
+	noAttempt      attemptState = iota // none is open
+	attemptInDoubt                     // the answer to StartAttempt was lost
+	attemptOpen                        // it was started, and it isn't known that its end was noted
+)
+
+// ownAttempts knows the attempts that this process has left open, though it lives. It outlives sessions, as the counter's
+// record does: an event whose answer was lost together with the session must not be taken for a killer.
+type ownAttempts struct {
+	mu     sync.Mutex
+	states map[string]attemptState // of event ids
+}
+
+// mostOwnAttempts bounds what is left of events that other processes have handled since.
+const mostOwnAttempts = 10_000
+
+func (o *ownAttempts) of(m *message) attemptState {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.states[m.event.ID]
+}
+
+func (o *ownAttempts) note(m *message, s attemptState) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case s == noAttempt:
+		delete(o.states, m.event.ID)
+		return
+	case o.states == nil, len(o.states) >= mostOwnAttempts:
+		o.states = map[string]attemptState{}
+	}
+	o.states[m.event.ID] = s
+}
+
+// noteTime bounds what is noted after a try. Its part of ShutdownTimeout is half of what a shutdown leaves for rolling back:
+// a database that hangs must not make a handler look like one that ignored the end of its context.
 func (d *dispatcher) noteTime() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(d.handling), min(d.config.ShutdownTimeout/10, 5*time.Second))
+	return context.WithTimeout(context.WithoutCancel(d.handling), d.noteLimit())
+}
+
+func (d *dispatcher) noteLimit() time.Duration {
+	return min(d.config.ShutdownTimeout/20, 5*time.Second)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,8 +149,8 @@ func TestAnEventThatKillsTheProcessIsDeadLettered(t *testing.T) {
 			q := newFakeQueue(t, 100)
 			l.putAgain(q, "a", unfinished, 1)
 			q.put("a", 2)
-			stop := startConsumer(t, q, ConsumerConfig{Handler: l, MaxUnfinished: 2})
-			pass(time.Minute)
+			stop := startConsumer(t, q, ConsumerConfig{Handler: l, MaxUnfinished: 2, HandlerTimeout: time.Minute})
+			pass(2 * time.Minute)
 			dead := q.deadLetters()
 			if killed := len(dead) == 1 && dead[0].reason == KillsProcess && dead[0].tries.total == 0; killed != want {
 				t.Errorf("%d unfinished: dead letters %v", unfinished, dead)
@@ -261,6 +262,117 @@ func TestACutOffHandlerIsNoKiller(t *testing.T) {
 		}
 		if l.started["a/1"] != 1 || l.finished["a/1"] != 1 {
 			t.Errorf("started %v, finished %v", l.started, l.finished)
+		}
+	})
+}
+
+// TestAnAttemptThatIsUnderWayElsewhereIsNoDeath: a process that has lost its connection may still handle the event, for
+// as long as HandlerTimeout. Only attempts that outlast that are those of dead processes.
+func TestAnAttemptThatIsUnderWayElsewhereIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, nil)
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 3, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, MaxUnfinished: 3, HandlerTimeout: 2 * time.Minute})
+		pass(time.Minute)
+		if len(q.deadLetters()) != 0 || l.done["a/1"] {
+			t.Fatalf("after a minute: handled %v, dead letters %v", l.done, q.deadLetters())
+		}
+		if err := l.FinishAttempt(t.Context(), "a/1", errors.New("it took long")); err != nil { // in another process
+			t.Fatal(err)
+		}
+		pass(time.Hour)
+		if len(q.deadLetters()) != 0 || !l.done["a/1"] {
+			t.Errorf("handled %v, dead letters %v", l.done, q.deadLetters())
+		}
+		stop()
+	})
+}
+
+// lostAnswers is a counter whose answers get lost, a few times each. What was asked for takes place.
+type lostAnswers struct {
+	*countingLedger
+	starts, ends int // still to be lost
+}
+
+var errAnswerLost = errors.New("the connection was cut")
+
+func (c *lostAnswers) StartAttempt(ctx context.Context, id string, limit int) (int, error) {
+	unfinished, err := c.countingLedger.StartAttempt(ctx, id, limit)
+	if c.starts--; c.starts >= 0 {
+		return 0, errAnswerLost
+	}
+	return unfinished, err
+}
+
+func (c *lostAnswers) ForgetAttempts(ctx context.Context, id string) error {
+	if c.ends--; c.ends >= 0 {
+		return errAnswerLost
+	}
+	return c.countingLedger.ForgetAttempts(ctx, id)
+}
+
+// TestALostAnswerIsNoDeath: that an attempt was recorded and the answer lost, as by a database's failover, says nothing
+// about the event, however often it happens.
+func TestALostAnswerIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lostAnswers{countingLedger: newCountingLedger(t, nil), starts: 5}
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		pass(time.Hour)
+		if len(q.deadLetters()) != 0 || !l.done["a/1"] {
+			t.Errorf("handled %v, dead letters %v", l.done, q.deadLetters())
+		}
+		stop()
+	})
+}
+
+// TestAnAttemptOutlivesItsSession: what a process couldn't have noted as finished before its connection was lost is
+// its own when the event comes again.
+func TestAnAttemptOutlivesItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, func(context.Context, surepost.Event) error { return syscall.ECONNREFUSED })
+		l.endErr = errAnswerLost
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, HandlerTimeout: time.Minute})
+		for range 5 {
+			pass(time.Minute)
+			q.cut()
+		}
+		pass(time.Hour)
+		if len(q.deadLetters()) != 0 || l.started["a/1"] != 1 {
+			t.Errorf("%d attempts on record, dead letters %v", l.started["a/1"], q.deadLetters())
+		}
+		stop()
+	})
+}
+
+// hangingEnds is a counter that hangs when an attempt's end is to be noted, until it is told to give up.
+type hangingEnds struct{ *countingLedger }
+
+func (hangingEnds) FinishAttempt(ctx context.Context, _ string, _ error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestACounterThatHangsDoesNotOutlastAShutdown: the handler took all the time it had, the note takes its own, and still Run
+// returns in time and blames no handler.
+func TestACounterThatHangsDoesNotOutlastAShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCountingLedger(t, func(ctx context.Context, _ surepost.Event) error {
+			<-ctx.Done()
+			time.Sleep(time.Second) // it rolls back
+			return ctx.Err()
+		})
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: hangingEnds{l}, ShutdownTimeout: 30 * time.Second})
+		synctest.Wait()
+		began := time.Now()
+		if err := stop(); err != nil || time.Since(began) > 30*time.Second {
+			t.Errorf("stopped after %v: %v", time.Since(began), err)
 		}
 	})
 }

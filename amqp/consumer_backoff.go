@@ -27,6 +27,9 @@ func (b Backoff) ceiling(retry int) time.Duration {
 }
 
 // pause returns how long to wait before the given retry, counted from 1.
-func (b Backoff) pause(retry int) time.Duration {
-	return rand.N(b.ceiling(retry) + 1)
+func (c ConsumerConfig) pause(b Backoff, retry int) time.Duration {
+	return c.jitter(b.ceiling(retry))
 }
+
+// fullJitter returns a random time up to the ceiling.
+func fullJitter(ceiling time.Duration) time.Duration { return rand.N(ceiling + 1) }

@@ -130,6 +130,9 @@ func (d *dispatcher) settle(r report) {
 		d.again(r.batch, alone)
 	case errors.Is(r.err, suspectError{}):
 		d.again(r.batch, suspected)
+	case errors.Is(r.err, accusedError{}):
+		m.tries.total--
+		d.schedule.pause(m, time.Now().Add(min(accusedPause, d.config.HandlerTimeout)))
 	default:
 		v := d.config.judge(&m.tries, r.err)
 		if v.reason == KillsProcess {
@@ -160,7 +163,7 @@ func (d *dispatcher) deadLetter(m *message, reason DeadLetterReason, err error) 
 func (d *dispatcher) noteCall(r report) {
 	hook := d.config.Hooks.OnCall
 	notCalled := r.batch[0].broken != nil || errors.As(r.err, new(killerError)) || errors.As(r.err, new(suspectError)) ||
-		errors.As(r.err, new(countError))
+		errors.As(r.err, new(accusedError)) || errors.As(r.err, new(countError))
 	if hook == nil || notCalled {
 		return
 	}

@@ -152,6 +152,9 @@ type ConsumerConfig struct {
 	// event is handled with no other suspect beside it, so twice can be bad luck (a deployment, the kernel's OOM
 	// killer), but hardly three times. An event's first delivery isn't counted, so a killer takes MaxUnfinished + 1
 	// processes at most. It takes an AttemptCounter, such as *inbox.Inbox.
+	//
+	// An attempt that isn't finished may also be under way, in a process that has lost its connection. So the event waits
+	// for HandlerTimeout, and its key with it, before it is dead-lettered: by then such attempts are over.
 	MaxUnfinished int
 
 	// RetryDelays are waited between rounds of MaxAttempts: an event whose attempts are spent waits the first delay in a
@@ -200,6 +203,8 @@ type ConsumerConfig struct {
 
 	member  string // tells the processes apart that share partitions; kept over reconnects
 	resumed bool   // it has consumed before: whatever is missing now was deleted since
+
+	jitter func(ceiling time.Duration) time.Duration // fullJitter, save in the simulation; safe for concurrent use
 }
 
 // UnhandledPolicy says what happens to an event whose type has no handler.
@@ -248,6 +253,9 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.jitter == nil {
+		c.jitter = fullJitter
 	}
 	return c
 }

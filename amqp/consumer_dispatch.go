@@ -36,6 +36,7 @@ type dispatcher struct {
 	log      *slog.Logger
 	schedule *schedule
 	counter  AttemptCounter // the Handler, nil if it doesn't count
+	own      ownAttempts    // of the counter's: what workers share
 	reports  chan report    // its capacity is Workers, so that a handler that outlives Run can still report and go
 
 	handling     context.Context // the parent of every handler's context
@@ -149,7 +150,7 @@ func (d *dispatcher) bury(s consumerSession, letters <-chan letter, buried chan<
 				break
 			}
 			failures++
-			pause := reconnectBackoff.pause(failures)
+			pause := d.config.pause(reconnectBackoff, failures)
 			d.log.Error("a dead letter couldn't be published; its key waits", "error", err, "pause", pause, l.attrs())
 			select {
 			case <-time.After(pause):

@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"log/slog"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -22,8 +23,8 @@ type message struct {
 	held    bool // it is being dead-lettered
 	tries   tries
 
-	counted bool // the AttemptCounter has a record of its event
-	started bool // an attempt of that record is open
+	counted bool      // the AttemptCounter has a record of its event
+	accused time.Time // when that first had too many unfinished attempts; zero if it hasn't
 }
 
 func newMessage(s consumerSession, d amqp091.Delivery) *message {

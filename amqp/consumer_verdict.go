@@ -38,7 +38,7 @@ func (c ConsumerConfig) judge(t *tries, err error) verdict {
 		return verdict{reason: PermanentFailure}
 	}
 	t.failed++
-	v := verdict{pause: c.Backoff.pause(t.failed)}
+	v := verdict{pause: c.pause(c.Backoff, t.failed)}
 	switch {
 	case errors.As(err, new(countError)), c.ErrorIsOutage(err):
 		v.outage = true

@@ -50,6 +50,8 @@ func main() {
 		Types:      in.Types(),
 		Handler:    in,
 		BatchSize:  5,
+
+		HandlerTimeout: 2 * time.Second, // after which its attempts are known to be over
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -1,0 +1,77 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// trace is what happened, in order. Nothing of it is formatted before it is printed.
+type trace struct {
+	lines  []line
+	digest uint64
+}
+
+type line struct {
+	at       time.Duration
+	who      string
+	what, on string
+	err      error
+	remark   string
+	notes    []note
+}
+
+type note struct {
+	format string
+	args   []any
+}
+
+func (t *trace) note(at time.Duration, who, format string, args ...any) {
+	t.lines = append(t.lines, line{at: at, who: who, notes: []note{{format, args}}})
+	t.mix(uint64(at) ^ hash(who) ^ hash(format)*3)
+}
+
+// begin opens a line for an effect, which detail adds to until end.
+func (t *trace) begin(at time.Duration, who, what, on string) {
+	t.lines = append(t.lines, line{at: at, who: who, what: what, on: on})
+	t.mix(uint64(at) ^ hash(who) ^ hash(what)*3 ^ hash(on)*5)
+}
+
+func (t *trace) detail(format string, args ...any) {
+	l := &t.lines[len(t.lines)-1]
+	l.notes = append(l.notes, note{format, args})
+}
+
+func (t *trace) end(err error, remark string) {
+	l := &t.lines[len(t.lines)-1]
+	l.err, l.remark = err, remark
+	if err != nil {
+		t.mix(hash(remark) + 1)
+	}
+}
+
+// mix adds to the digest, by which two runs are compared.
+func (t *trace) mix(v uint64) { t.digest = (t.digest ^ v) * 1099511628211 }
+
+func (t *trace) String() string {
+	var b strings.Builder
+	for _, l := range t.lines {
+		fmt.Fprintf(&b, "%14.6f  %-10s", l.at.Seconds(), l.who)
+		if l.what != "" {
+			fmt.Fprintf(&b, "  %s %s", l.what, l.on)
+		}
+		for _, n := range l.notes {
+			fmt.Fprintf(&b, "  "+n.format, n.args...)
+		}
+		switch {
+		case l.err != nil && l.remark != "":
+			fmt.Fprintf(&b, "  -> %v (%s)", l.err, l.remark)
+		case l.err != nil:
+			fmt.Fprintf(&b, "  -> %v", l.err)
+		case l.remark != "":
+			fmt.Fprintf(&b, "  (%s)", l.remark)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
