@@ -540,3 +540,27 @@ func TestAStoreOfOneLaneRefusesMore(t *testing.T) {
 		}
 	})
 }
+
+// The others see the lease of the one that died, and that one of its name is alive again: they leave the lane to it.
+func TestARelayThatIsStartedAgainUnderItsNameTakesItsLanesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := quietLanes()
+		p := newProcess(store, broker)
+		_, stopDead := start(t, p, p.publisher(), lanesConfig("b", 1))
+		time.Sleep(time.Second)
+		var stops []func()
+		for _, owner := range []string{"a", "c"} {
+			_, stop := start(t, store, broker, lanesConfig(owner, 1))
+			stops = append(stops, stop)
+		}
+		time.Sleep(5 * time.Second)
+		wantShares(t, "before", store, 1)
+		p.kill()
+		_, stop := start(t, store, broker, lanesConfig("b", 1))
+		time.Sleep(2 * 3 * time.Second)
+		wantShares(t, "two leases later", store, 1)
+		for _, stop := range append(stops, stop, stopDead) {
+			stop()
+		}
+	})
+}

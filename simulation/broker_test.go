@@ -205,6 +205,7 @@ func (s *session) take(e *relay.Entry) (relay.Status, error) {
 		return 0, fmt.Errorf("%w: 404 no exchange", relay.ErrRefused)
 	}
 	if !s.mended {
+		r.refused = r.refused || r.cause != healthy
 		switch r.cause {
 		case tooLarge:
 			return relay.Refused, nil
