@@ -102,9 +102,9 @@ func checkParked(l *log, r *row, p relay.Parked) {
 	before := slices.ContainsFunc(l.db.rows, func(o *row) bool {
 		return o.event.Key == r.event.Key && o.seq < r.seq && o.cause != healthy
 	})
-	// Where new lanes begin behind the parked event, what was published before it is read again, and parked until it is published
-	// once more.
-	if !before && !r.taken || l.db.ledger.parking == relay.ParkKeyGoesOn {
+	// Where new lanes begin behind the parked event, what was published or discarded before it is read again, and parked until it
+	// is published (once more).
+	if !before && !r.taken && !r.discarded || l.db.ledger.parking == relay.ParkKeyGoesOn {
 		w.FailIn("%s was parked behind another event, and there is none: %s", r.event.ID, p.Reason)
 	}
 }
