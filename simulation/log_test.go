@@ -190,7 +190,11 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 	}
 	page := relay.Page{After: after, Full: full, Stragglers: len(seen.stragglers)}
 	for _, r := range rows {
-		page.Entries = append(page.Entries, relay.Entry{Seq: r.seq, Event: r.event})
+		e := relay.Entry{Seq: r.seq, Event: r.event}
+		if l.db.plant.keysForgotten {
+			e.Event.Key = ""
+		}
+		page.Entries = append(page.Entries, e)
 	}
 	return page, nil
 }
@@ -254,7 +258,7 @@ func (l *log) park(p relay.Parked) {
 	if i < 0 {
 		return
 	}
-	if _, there := l.db.parked[p.Seq]; there {
+	if _, there := l.db.parked[p.Seq]; there || l.db.plant.parkedDropped {
 		return
 	}
 	checkParked(l, l.db.rows[i], p)
@@ -275,7 +279,7 @@ func (l *log) parkedSeqs() (seqs []int64) {
 func (l *log) ParkedKeys(ctx context.Context) ([]string, error) {
 	return on(ctx, l, "parked keys", func() (keys []string, err error) {
 		for _, seq := range l.parkedSeqs() {
-			if key := l.db.parked[seq].event.Key; key != "" && !slices.Contains(keys, key) {
+			if key := l.db.parked[seq].event.Key; key != "" && !l.db.plant.parkedForgot && !slices.Contains(keys, key) {
 				keys = append(keys, key)
 			}
 		}
