@@ -62,6 +62,7 @@ type lease struct {
 	owner   string
 	epoch   int64
 	expires time.Duration
+	at      time.Duration // when it was taken or renewed last, by the world's clock
 }
 
 type member struct {

@@ -52,6 +52,7 @@ type setting struct {
 	rejects       float64
 	sameNames     bool // a relay that is started again has the name that it had
 	held          bool // a transaction is open all the time
+	oneLane       bool // the store has no lanes, and relays stand by for each other
 	kills, pauses, stops, clock, crashes, outages, alarms, refusals, unbinds, relanes,
 	pooled bool
 }
@@ -70,6 +71,8 @@ func newSetting(rnd *rand.Rand) *setting {
 	}
 	if some() {
 		s.lanes = 1
+		s.oneLane = some()
+		s.relanes = s.relanes && !s.oneLane
 	}
 	s.config = relay.Config{
 		Lanes: s.lanes, LeaseTTL: ttl, PageEvents: 1 + rnd.IntN(8), WindowEvents: 1 + rnd.IntN(window), UnroutableTries: 6,
@@ -159,9 +162,9 @@ const (
 // callIn waits until all promises are kept.
 func (r *run) callIn() {
 	began := r.w.Now()
-	unserved := func() (lanes []int) {
+	unserved := func() (lanes []int) { // whose lease wasn't taken or renewed since
 		for i := range r.db.lanes {
-			if l := r.db.leases[i]; l.owner == "" || l.expires < r.db.clock() {
+			if l := r.db.leases[i]; l.owner == "" || l.at < began {
 				lanes = append(lanes, i)
 			}
 		}
@@ -240,7 +243,11 @@ func (r *run) start(name string, life int) *process {
 		OnState: func(lane relay.Lane, state relay.State) { r.w.Note(name, "is %v of lane %v", state, lane) },
 		OnError: func(lane relay.Lane, err error) { r.w.Note(name, "lane %v: %v", lane, err) },
 	}
-	engine, err := relay.New(newStore(r.db, actor), &publisher{r.broker, actor, r.plant}, config)
+	var s relay.Store = newStore(r.db, actor)
+	if r.oneLane {
+		s = struct{ relay.Store }{s}
+	}
+	engine, err := relay.New(s, &publisher{r.broker, actor, r.plant}, config)
 	if err != nil {
 		panic(err)
 	}
