@@ -41,7 +41,7 @@ func (b Budget) flags() Budget {
 }
 
 // stuckAfter is how long a run may take in real time. One takes milliseconds: this one goes round in circles.
-const stuckAfter = 2 * time.Minute
+const stuckAfter = time.Minute
 
 // outcome is what came of a run.
 type outcome struct {
@@ -52,11 +52,13 @@ type outcome struct {
 
 // once runs a seed.
 func once(t *testing.T, seed uint64, allowed func(uint64) bool, run func(*World)) (o outcome) {
+	var w *World
 	stuck := time.AfterFunc(stuckAfter, func() {
-		panic(fmt.Sprintf("sim: seed %d has been running for %v", seed, stuckAfter))
+		w.mu.TryLock() // whoever has it may be what is stuck
+		w.trace.lines = w.trace.lines[max(0, len(w.trace.lines)-100):]
+		panic(fmt.Sprintf("sim: seed %d has been running for %v. The last of its trace:\n%s\nIts goroutines:\n%s", seed, stuckAfter, &w.trace, bubbled()))
 	})
 	defer stuck.Stop()
-	var w *World
 	defer func() {
 		// A bubble whose main function returned while others of its goroutines are blocked, or in which all are.
 		if dead := recover(); dead != nil {

@@ -9,7 +9,7 @@ import (
 // trace is what happened, in order. Nothing of it is formatted before it is printed.
 type trace struct {
 	lines  []line
-	digest uint64
+	digest uint64 // of the effects: notes may come from goroutines that run at the same instant
 }
 
 type line struct {
@@ -28,7 +28,6 @@ type note struct {
 
 func (t *trace) note(at time.Duration, who, format string, args ...any) {
 	t.lines = append(t.lines, line{at: at, who: who, notes: []note{{format, args}}})
-	t.mix(uint64(at) ^ hash(who) ^ hash(format)*3)
 }
 
 // begin opens a line for an effect, which detail adds to until end.
