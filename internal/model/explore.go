@@ -15,13 +15,21 @@ type Report struct {
 	Broken string   // the promise that is broken; empty: none is, in any state
 	Trace  []string // the shortest way there
 	Took   time.Duration
+
+	// What the scope comes to: an explorer that never gets there proves nothing.
+	Stragglers int // reads that hand out stragglers
+	Pinned     int // reads whose stragglers don't fit in a page
+	Stale      int // events that a relay publishes whose lease another has
+	Changes    int // of the number of lanes, from checkpoints on
+	Held       int // leaves that aren't emptied, since somebody hasn't passed them
+	Emptied    int // leaves that are
 }
 
 // Complete reports whether all states were visited and no promise is broken.
 func (r Report) Complete() bool { return r.Broken == "" }
 
 func (r Report) String() string {
-	return fmt.Sprintf("%s: %d states, %d steps, %d deep, in %v", r.Scope.Name, r.States, r.Steps, r.Depth, r.Took.Round(time.Millisecond))
+	return fmt.Sprintf("%s: %d states, %d steps, %d deep, in %v", r.Scope.Name, r.States, r.Steps, r.Depth, r.Took.Round(10*time.Millisecond))
 }
 
 // Print writes the trace.
@@ -59,7 +67,7 @@ func Explore(scope Scope) Report {
 			which := -1
 			m.steps(&from.state, func(took step, s *state, broken string) {
 				which++
-				r.Steps++
+				r.count(took, &from.state, s)
 				if r.Broken != "" {
 					return
 				}
@@ -87,7 +95,24 @@ func Explore(scope Scope) Report {
 		level = next
 	}
 	r.States, r.Took = len(nodes), time.Since(began)
+	r.Stragglers, r.Pinned = m.stragglers, m.pinned
 	return r
+}
+
+func (r *Report) count(took step, before, after *state) {
+	r.Steps++
+	switch {
+	case took.kind == publish:
+		if e := before.sessions[took.who]; before.dest[e.dest].lease[e.lane] != e.epoch {
+			r.Stale++
+		}
+	case took.kind == setLanes && after.dest[took.who].place[0].there:
+		r.Changes++
+	case took.kind == check && after.phase == retainIdle:
+		r.Held++
+	case took.kind == truncate:
+		r.Emptied++
+	}
 }
 
 // trace tells the way to a node, from the beginning.

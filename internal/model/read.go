@@ -1,5 +1,7 @@
 package model
 
+import "fmt"
+
 // result is what a read hands out.
 type result struct {
 	page
@@ -91,7 +93,7 @@ func (m *model) drain(s *state, d uint8) (broken string) {
 					break
 				}
 				if broken := publishTo(&n, d, number); broken != "" {
-					return "number " + string('0'+rune(number)) + " is " + broken
+					return fmt.Sprintf("read on from the checkpoints, number %d is %s", number, broken)
 				}
 			}
 			if at = p.after; !p.full {
@@ -101,7 +103,7 @@ func (m *model) drain(s *state, d uint8) (broken string) {
 	}
 	for i, r := range s.rows {
 		if r.tx != 0 && s.committed&bit(r.tx) != 0 && n.dest[d].published&bit(uint8(i)+1) == 0 {
-			return "number " + string('1'+rune(i)) + " is lost: it has committed, isn't published, and no read from the checkpoints on finds it"
+			return fmt.Sprintf("number %d is lost: it has committed, isn't published, and no read from the checkpoints on finds it", i+1)
 		}
 	}
 	return ""

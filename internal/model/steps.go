@@ -3,7 +3,8 @@ package model
 // model is a scope with what follows from it.
 type model struct {
 	Scope
-	events int
+	events             int
+	stragglers, pinned int // reads that handed out stragglers, and that left a pin
 }
 
 func newModel(s Scope) *model {
@@ -249,7 +250,12 @@ func (m *model) relay(s *state, i uint8, yield func(step, *state, string)) {
 			drawn, next = s.drawn, e.nextID
 		}
 		p := m.read(s, e.at, e.rowsSnap, Read{Snap: e.snap, Next: next, Drawn: drawn}, e.dest, e.lane, e.of)
-		x.at, x.phase = p.after, ready
+		if x.at, x.phase = p.after, ready; x.at.Pin.Next != 0 {
+			m.pinned++
+		}
+		if p.entries[0] != 0 && p.entries[0] <= e.at.Hot {
+			m.stragglers++
+		}
 		x.rowsSnap, x.snap, x.drawn, x.nextID = Snapshot{}, Snapshot{}, 0, 0
 		x.pages[x.count] = p.page
 		x.count++
@@ -386,15 +392,12 @@ func (m *model) retain(s *state, yield func(step, *state, string)) {
 		for leaf := uint8(1); leaf <= uint8(m.Leaves); leaf++ {
 			n := *s
 			n.phase, n.leaf = retainLocked, leaf
-			if m.Bug == CheckWithoutLock {
-				if m.behind(s, leaf) {
-					continue
+			switch {
+			case m.Bug == CheckWithoutLock:
+				if n.phase = retainChecked; !m.behind(s, leaf) {
+					yield(step{check, leaf, 0, 0}, &n, "")
 				}
-				n.phase = retainChecked
-				yield(step{check, leaf, 0, 0}, &n, "")
-				continue
-			}
-			if m.lockable(s, leaf) {
+			case m.lockable(s, leaf):
 				yield(step{lock, leaf, 0, 0}, &n, "")
 			}
 		}
@@ -409,9 +412,6 @@ func (m *model) retain(s *state, yield func(step, *state, string)) {
 
 	case retainChecked:
 		if m.Bug == CheckWithoutLock && !m.lockable(s, s.leaf) {
-			n := *s
-			n.phase, n.leaf = retainIdle, 0
-			yield(step{lock, s.leaf, 1, 0}, &n, "")
 			break
 		}
 		n := *s

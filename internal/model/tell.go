@@ -29,9 +29,6 @@ func (m *model) tell(t step, before, after *state) string {
 		}
 		return line + ", which begin at the origin"
 	case lock:
-		if t.what == 1 {
-			return fmt.Sprintf("Retain doesn't get the lock on leaf %d", t.who)
-		}
 		return fmt.Sprintf("Retain locks leaf %d", t.who)
 	case check:
 		if after.phase == retainIdle {
@@ -39,6 +36,9 @@ func (m *model) tell(t step, before, after *state) string {
 		}
 		return fmt.Sprintf("Retain finds that everybody has passed leaf %d", t.who)
 	case truncate:
+		if m.Bug == CheckWithoutLock {
+			return fmt.Sprintf("Retain locks and truncates leaf %d", t.who)
+		}
 		return fmt.Sprintf("Retain truncates leaf %d", t.who)
 	}
 
