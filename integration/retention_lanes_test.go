@@ -305,3 +305,52 @@ func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 		t.Error("the dump is done, and the leaf wasn't emptied")
 	}
 }
+
+// Between the look at the ring and the lock, another relay may empty the leaf and somebody write to it who takes it for the current
+// one: these events are young, however long ago the leaf was left.
+func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	box := newBox(t, store)
+	r := newReader(t, store, "default")
+	defer r.close()
+	write(t, pool, box, surepost.Event{ID: "e1", Type: "T"})
+	r.pass()
+	retain(t, store, aLittle) // moves on
+	for refused := true; refused; {
+		other := begin(t, pool)
+		if _, err := other.Exec(t.Context(), "LOCK TABLE surepost_outbox_0 IN ACCESS SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+		reports := make(chan relay.RetentionReport)
+		go func() {
+			report, err := store.Retain(t.Context(), relay.Retention{Keep: aLittle})
+			if err != nil {
+				t.Error(err)
+			}
+			reports <- report
+		}()
+		eventually(t, "Retain has asked for the lock", func() bool { // and asks again
+			return count(t, pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND (query LIKE 'LOCK TABLE%NOWAIT' OR query = 'rollback')") > 0
+		})
+		// What another Retain does, a producer with an old snapshot after it, and a relay that passes its event.
+		if _, err := other.Exec(t.Context(), `LOCK TABLE surepost_outbox_0 IN ACCESS EXCLUSIVE MODE; TRUNCATE surepost_outbox_0;
+			UPDATE surepost_ring SET emptied = true WHERE leaf = 0;
+			INSERT INTO surepost_outbox (time, slot, id, type, version, source, data, ring) VALUES (now(), 1, 'young', 'T', '1.0', 's', '{}', 0);
+			UPDATE surepost_checkpoint SET hot = (SELECT last_value FROM surepost_sequence), next = pg_current_xact_id()::text::bigint::text::xid8,
+				snap = (SELECT format('%s:%s:', x, x)::pg_snapshot FROM (SELECT pg_current_xact_id()::text::bigint + 1) AS n (x))`); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		report := <-reports
+		if report.Emptied > 0 || leafOf(t, pool, "young") != 0 {
+			t.Fatalf("%q: an event that isn't old is gone", report)
+		}
+		refused = slices.ContainsFunc(report.Held, func(h relay.Holdup) bool { return h.PID != 0 }) // too slow: it had given up
+		if refused { // from the beginning
+			execSQL(t, pool, "UPDATE surepost_ring SET emptied = false WHERE leaf = 0")
+		}
+	}
+}
