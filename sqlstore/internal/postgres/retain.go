@@ -160,8 +160,8 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 		return false, held, e.explain(doing, err)
 	}
 	// Those that read the log hold a lock for a millisecond, one after the other: there are gaps.
-	const tries = 40
-	for range tries {
+	const tries, few = 40, 5
+	for try := range tries {
 		err = e.alone(ctx, conn, func(q Querier) error {
 			if _, err := q.Exec(ctx, e.sql.lockLeaf[number]); err != nil {
 				return err
@@ -170,7 +170,7 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 			if err != nil {
 				return err
 			}
-			if l := ring[number]; l.current || l.empty || l.age < keep {
+			if l := ring[number]; l.current || l.empty || l.refill || l.age < keep {
 				return nil
 			}
 			if held, err = e.behind(ctx, q, number); err != nil {
@@ -201,9 +201,17 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 			return false, nil, ctx.Err()
 		case <-time.After(time.Millisecond + rand.N(10*time.Millisecond)):
 		}
+		if try != few-1 && try != tries-1 {
+			continue
+		}
+		// Each failure is a line in the server's log. Who has been at it for a second, a backup, won't be done in a moment.
+		var long bool
+		held, long, err = e.lockers(ctx, conn, number)
+		if err != nil || long {
+			return false, held, e.explain("see who holds a lock on a leaf of the outbox's ring", err)
+		}
 	}
-	held, err = e.lockers(ctx, conn, number)
-	return false, held, e.explain("see who holds a lock on a leaf of the outbox's ring", err)
+	return false, held, nil
 }
 
 // alone runs work in a transaction that nobody else changes the ring in, or not at all if somebody does.
@@ -263,11 +271,11 @@ func (e *Engine) behind(ctx context.Context, q Querier, number int64) (held []re
 	return held, rows.Err()
 }
 
-// lockers returns who holds locks on the leaf.
-func (e *Engine) lockers(ctx context.Context, q Querier, number int64) (held []relay.Holdup, err error) {
+// lockers returns who holds locks on the leaf, and whether one of them is no read of the log, which take milliseconds.
+func (e *Engine) lockers(ctx context.Context, q Querier, number int64) (held []relay.Holdup, long bool, err error) {
 	rows, err := q.Query(ctx, e.sql.lockers[number])
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer rows.Close()
 	name := e.config.name("outbox_" + strconv.FormatInt(number, 10))
@@ -275,9 +283,11 @@ func (e *Engine) lockers(ctx context.Context, q Querier, number int64) (held []r
 		var pid int64
 		var h relay.Holdup
 		var since *time.Time
-		if err := rows.Scan(&pid, &h.State, &h.Query, &since); err != nil {
-			return nil, err
+		var old bool
+		if err := rows.Scan(&pid, &h.State, &h.Query, &since, &old); err != nil {
+			return nil, false, err
 		}
+		long = long || old
 		h.PID = int(pid)
 		if since != nil {
 			h.Since = since.UTC()
@@ -291,12 +301,12 @@ func (e *Engine) lockers(ctx context.Context, q Querier, number int64) (held []r
 		held = append(held, h)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(held) == 0 {
 		held = []relay.Holdup{{Reason: "reads of " + name + " follow each other without a gap: it is tried again"}}
 	}
-	return held, nil
+	return held, long, nil
 }
 
 // retainStatements are those of the ring; arrays have one per leaf.
@@ -357,11 +367,12 @@ SELECT name, lane::bigint, lanes::bigint, seq, at FROM first WHERE seq IS NOT NU
 UNION ALL
 SELECT '', 0, 0, 0, NULL WHERE NOT EXISTS (SELECT FROM reader)`), "${leaf}", c.name(name))
 
-		s.lockers[i] = `SELECT coalesce(l.pid, 0)::bigint, coalesce(a.state, ''), coalesce(a.query, ''), a.xact_start
+		s.lockers[i] = `SELECT coalesce(l.pid, 0)::bigint, coalesce(a.state, ''), coalesce(a.query, ''), a.xact_start,
+    coalesce(a.xact_start < clock_timestamp() - interval '1s', true)
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.relation = ` + c.regclass(name) + ` AND l.granted
     AND l.pid IS DISTINCT FROM pg_backend_pid()
-GROUP BY 1, 2, 3, 4 ORDER BY a.xact_start`
+GROUP BY 1, 2, 3, 4, 5 ORDER BY a.xact_start`
 	}
 	return s
 }
