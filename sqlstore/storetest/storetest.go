@@ -167,8 +167,8 @@ func Run[TX any](t *testing.T, open func(t *testing.T) Backend[TX]) {
 
 func promises[TX any]() (all []promise[TX]) {
 	for _, chapter := range [][]promise[TX]{
-		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](), scheduling[TX](), handling[TX](), counting[TX](),
-		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), replaying[TX](), handling[TX](), counting[TX](),
+		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](),
+		scheduling[TX](), replaying[TX](), handling[TX](), counting[TX](),
 	} {
 		all = append(all, chapter...)
 	}
