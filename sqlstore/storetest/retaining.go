@@ -241,11 +241,11 @@ func (r *retention[TX]) late() {
 	}
 	r.wantIDs("before the commits", r.passLog(l), "e0", "e1", "e2")
 	for i, tx := range late {
-		for range 4 { // while it is open
+		for range 2 { // while it is open
 			r.retain(aLittle)
 		}
 		r.commit(tx)
-		for range 4 { // and when it is committed and unread
+		for range 2 { // and when it is committed and unread
 			r.retain(aLittle)
 		}
 		r.write(event(fmt.Sprint("more", i), "b"))
