@@ -38,10 +38,10 @@ func (s *broken) PruneInbox(ctx context.Context, window time.Duration) (inbox.Pr
 // removal is what a mistaken Retain knows of the log.
 type removal struct {
 	relay.Retention
-	log     []relay.Entry              // all that the good store still has
-	read    map[string]int64           // by destination: the highest number that it was given
-	passed  map[relay.Lane]int64       // the highest number before its checkpoint
-	events  map[string]map[string]bool // by destination: the events that it has passed
+	log    []relay.Entry              // all that the good store still has
+	read   map[string]int64           // by destination: the highest number that it was given
+	passed map[relay.Lane]int64       // the highest number before its checkpoint
+	events map[string]map[string]bool // by destination: the events that it has passed
 }
 
 // removesEvents plants a Retain that says of each event of the log whether it goes, whatever the good store would do.
