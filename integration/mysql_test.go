@@ -159,6 +159,7 @@ func TestMariaDBStoreConforms(t *testing.T) {
 			OneLane:        true,
 			OneDestination: true,
 			NoReplays:      true,
+			NoRetention:    true,
 		}
 	})
 }

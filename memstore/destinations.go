@@ -12,7 +12,7 @@ import (
 
 var _ relay.ReplayStore = (*Store)(nil)
 
-// replay is what a replay's destination takes of the log: the first entries, as many as had been committed when it was
+// replay is what a replay's destination takes of the log: the first entries, as many as had ever been committed when it was
 // created, that the filter selects.
 type replay struct {
 	relay.Replay
@@ -33,7 +33,7 @@ func (l *log) end() (entries int, r *replay) {
 	if d := l.store.destinations[l.lease.Lane.Destination]; d != nil && d.replay != nil {
 		return d.replay.entries, d.replay
 	}
-	return len(l.store.log), nil
+	return l.store.length(), nil
 }
 
 // passed notes that a replay is done if all of its lanes have come to the end.
@@ -81,13 +81,13 @@ func (s *Store) CreateDestination(ctx context.Context, name string, from relay.S
 		return fmt.Errorf("memstore: a destination can't begin at %s, which is yet to come: begin from now, or wait", since.Format(time.RFC3339Nano))
 	}
 	return s.do(ctx, func() error {
-		at := len(s.log)
+		at := s.length()
 		switch {
 		case from.Beginning():
-			at = 0
+			at = s.removed
 		case byTime:
 			if i := slices.IndexFunc(s.log, func(e relay.Entry) bool { return !e.Event.Time.Before(since) }); i >= 0 {
-				at = i
+				at = s.removed + i
 			}
 		}
 		_, err := s.create(name, at)
@@ -95,13 +95,13 @@ func (s *Store) CreateDestination(ctx context.Context, name string, from relay.S
 	})
 }
 
-// create makes a destination that begins behind the first entries of the log. The store is locked.
+// create makes a destination that begins behind the first entries, removed ones included. The store is locked.
 func (s *Store) create(name string, entries int) (*destination, error) {
 	if s.destinations[name] != nil {
 		return nil, fmt.Errorf("memstore: %w: %q: choose another name, or remove it first", relay.ErrDestinationExists, name)
 	}
 	at := place{read: entries}
-	for _, entry := range s.log[:entries] {
+	for _, entry := range s.log[:entries-s.removed] {
 		at.highest = max(at.highest, entry.Seq)
 	}
 	s.places[relay.Lane{Destination: name, Index: 0, Of: 1}] = at
@@ -121,11 +121,11 @@ func (s *Store) CreateReplay(ctx context.Context, name string, f relay.EventFilt
 		if first < 0 {
 			return fmt.Errorf("memstore: %w: check its values", relay.ErrNothingSelected)
 		}
-		d, err := s.create(name, first)
+		d, err := s.create(name, s.removed+first)
 		if err != nil {
 			return err
 		}
-		d.replay = &replay{relay.Replay{Filter: f, CreatedBy: by}, len(s.log)}
+		d.replay = &replay{relay.Replay{Filter: f, CreatedBy: by}, s.length()}
 		created = d.shown(name)
 		return nil
 	})

@@ -15,5 +15,6 @@
 // What it promises: all that a store on a database does, as the same conformance suite shows (sqlstore/storetest).
 // Any number of transactions may be open at once and commit in any order; they see what others have committed, wait
 // for each other's locks and find deadlocks. Its clock is time.Now, so that it fits in a testing/synctest bubble. What
-// it doesn't promise: to survive its process, or to forget: everything ever written stays in memory.
+// it doesn't promise: to survive its process, or to be small: what is written stays in memory until Retain, which a relay
+// calls, or PruneInbox removes it.
 package memstore

@@ -3,6 +3,7 @@ package memstore
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // record is that a consumer handles an event.
@@ -37,7 +38,8 @@ func (s *Store) record(ctx context.Context, tx *Tx, consumer string, eventIDs []
 	err = tx.do(ctx, locks, func() {
 		for i, id := range eventIDs {
 			r := record{consumer, id}
-			if first[i] = !s.records[r] && !tx.records[r]; first[i] {
+			_, handled := s.records[r]
+			if first[i] = !handled && !tx.records[r]; first[i] {
 				tx.records[r] = true
 			}
 		}
@@ -46,7 +48,10 @@ func (s *Store) record(ctx context.Context, tx *Tx, consumer string, eventIDs []
 }
 
 // attempts are those at an event that were started and finished.
-type attempts struct{ started, finished int }
+type attempts struct {
+	started, finished int
+	last              time.Time // when one was started
+}
 
 // StartAttempt implements inbox.AttemptStore.
 func (s *Store) StartAttempt(ctx context.Context, consumer, eventID string, limit int) (unfinished int, err error) {
@@ -54,6 +59,7 @@ func (s *Store) StartAttempt(ctx context.Context, consumer, eventID string, limi
 		a := s.attempts[record{consumer, eventID}]
 		if unfinished = a.started - a.finished; unfinished < limit {
 			a.started++
+			a.last = time.Now()
 			s.attempts[record{consumer, eventID}] = a
 		}
 		return nil

@@ -99,7 +99,7 @@ func (s *Store) SetLanes(ctx context.Context, name string, lanes int) error {
 			s.leases[at].epoch++
 		}
 		// Every entry before the furthest behind has been passed by the lane that it belonged to.
-		from := place{read: len(s.log), highest: s.drawn}
+		from := place{read: s.length(), highest: s.drawn}
 		for i := range d.lanes {
 			old := relay.Lane{Destination: name, Index: i, Of: d.lanes}
 			from.read, from.highest = min(from.read, s.places[old].read), min(from.highest, s.places[old].highest)

@@ -82,7 +82,7 @@ func (s *Store) guarded(ctx context.Context, lease relay.Lease, work func()) err
 // place is how far a lane has read. The log is in the order of commits, so a number is enough: what commits late
 // comes behind it.
 type place struct {
-	read    int   // entries of the log
+	read    int   // entries, those included that were removed from the log since
 	highest int64 // number among them
 }
 
@@ -112,8 +112,9 @@ func (l *log) Read(ctx context.Context, limit int) (page relay.Page, err error) 
 	highest := l.at.highest
 	err = l.store.do(ctx, func() error {
 		end, replay := l.end()
+		l.at.read = max(l.at.read, l.store.removed) // a lane is behind that only if it is new, or its lease was lost
 		for ; l.at.read < end && !page.Full; l.at.read++ {
-			entry := l.store.log[l.at.read]
+			entry := l.store.log[l.at.read-l.store.removed]
 			if entry.Event.Slot()%lane.Of != lane.Index || replay != nil && !replay.Filter.Matches(&entry.Event) {
 				continue
 			}

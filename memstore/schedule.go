@@ -116,7 +116,7 @@ func (s *Store) MoveDue(ctx context.Context, limit int) (moved int, next time.Du
 			s.drawn++
 			event := d.Event
 			event.NotBefore = time.Time{}
-			s.log = append(s.log, relay.Entry{Seq: s.drawn, Event: event})
+			s.commit(relay.Entry{Seq: s.drawn, Event: event})
 		}
 		s.schedule = left
 		return nil

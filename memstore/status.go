@@ -50,7 +50,7 @@ func (s *Store) destinationStatus(name string, lanes int) (d relay.DestinationSt
 				is.Owner, is.Expires = l.owner, time.Until(l.expires)
 			}
 		}
-		for _, entry := range s.log[s.places[lane].read:] {
+		for _, entry := range s.log[max(s.places[lane].read-s.removed, 0):] {
 			if at := entry.Event.Time; entry.Event.Slot()%lanes == i {
 				is.Backlog++
 				if is.OldestUnpublished.IsZero() || at.Before(is.OldestUnpublished) {

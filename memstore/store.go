@@ -23,7 +23,10 @@ type Store struct {
 	log   []relay.Entry // in the order of commits
 	rows  map[string]any
 
-	records  map[record]bool // of handled events
+	committed []time.Time // when each entry of the log was
+	removed   int         // entries that aged out of the log
+
+	records  map[record]time.Time // of handled events: when they were
 	attempts map[record]attempts
 
 	leases map[relay.Lane]*lease // by destination and index; Of is 0
@@ -49,7 +52,7 @@ var (
 func New() *Store {
 	return &Store{
 		locks: map[lock]*Tx{}, rows: map[string]any{},
-		records: map[record]bool{}, attempts: map[record]attempts{},
+		records: map[record]time.Time{}, attempts: map[record]attempts{},
 		leases: map[relay.Lane]*lease{}, places: map[relay.Lane]place{}, parked: map[parkedAt]*relay.ParkedEvent{},
 		destinations: map[string]*destination{},
 	}
@@ -82,7 +85,8 @@ func (s *Store) LockKeys(ctx context.Context, tx *Tx, keys []string) error {
 	return tx.do(ctx, locks, func() {})
 }
 
-// Events returns the committed events, in the order of their commits: what a test looks at.
+// Events returns the committed events, in the order of their commits: what a test looks at. Those that Retain has removed are
+// missing.
 func (s *Store) Events() []surepost.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,6 +96,17 @@ func (s *Store) Events() []surepost.Event {
 	}
 	return events
 }
+
+// commit adds entries to the log. The store is locked.
+func (s *Store) commit(entries ...relay.Entry) {
+	now := time.Now()
+	for _, entry := range entries {
+		s.log, s.committed = append(s.log, entry), append(s.committed, now)
+	}
+}
+
+// length is how many entries the log has ever had. The store is locked.
+func (s *Store) length() int { return s.removed + len(s.log) }
 
 // clone copies an event, so that neither its writer nor its readers can change the log.
 func clone(e surepost.Event) (surepost.Event, error) {

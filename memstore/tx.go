@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/surepost/surepost/relay"
 )
@@ -87,7 +88,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memstore: rolled back: %w", err)
 	}
-	s.log = append(s.log, tx.entries...)
+	s.commit(tx.entries...)
 	s.commitSchedule(tx)
 	for key, value := range tx.rows {
 		if value == nil {
@@ -97,7 +98,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 		}
 	}
 	for r := range tx.records {
-		s.records[r] = true
+		s.records[r] = time.Now()
 	}
 	return nil
 }

@@ -76,7 +76,8 @@ type Config struct {
 
 	// Retention is how long published events stay in the log at least, for replays and new destinations; where the store is a
 	// Retainer. Default 7 days: a weekend and some days to notice a mistake. Negative: for ever. The relays of a database
-	// should agree on it: each removes what is old by its own.
+	// should agree on it: each removes what is old by its own. With a store that isn't a Retainer, as those on MySQL and
+	// MariaDB aren't, it must be 0.
 	Retention time.Duration
 
 	// Unroutable says what happens to an event that no queue is bound for. Default ParkUnroutable.

@@ -22,9 +22,14 @@ func (oneLane) SetLanes(context.Context, string, int) error {
 
 // able returns the store as something that it can be besides: an adapter hides what it stands for.
 func able[T any](store Store) (T, bool) {
-	if one, adapted := store.(oneLane); adapted {
-		store = one.Store
-	}
-	can, ok := store.(T)
+	can, ok := bare(store).(T)
 	return can, ok
+}
+
+// bare returns the store as it was given to New.
+func bare(store Store) Store {
+	if one, adapted := store.(oneLane); adapted {
+		return one.Store
+	}
+	return store
 }

@@ -33,6 +33,7 @@ type Relay struct {
 
 // New returns a relay from the store to the publisher.
 func New(store Store, publisher Publisher, config Config) (*Relay, error) {
+	chosen := config.Retention
 	config = config.withDefaults()
 	err := config.validate()
 	if store == nil {
@@ -49,6 +50,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 				"as those on PostgreSQL are", config.Lanes, store))
 		}
 	}
+	err = errors.Join(err, checkRetention(store, chosen))
 	if w, ok := publisher.(interface{ Window() int }); ok && w.Window() < config.WindowEvents {
 		err = errors.Join(err, fmt.Errorf("relay: Config.WindowEvents is %d, and the publisher allows %d events without an outcome: lower the one or raise the other",
 			config.WindowEvents, w.Window()))

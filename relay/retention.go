@@ -71,10 +71,23 @@ const retainEvery = time.Minute
 // patience is how many rounds in a row something may be in the way of retention before it is logged: a backup takes a while.
 const patience = 30
 
-// retain removes old events for as long as the relay runs, where the store can.
+// checkRetention returns an error if a retention was chosen, and the store knows none: what was asked for wouldn't happen.
+func checkRetention(store Store, chosen time.Duration) error {
+	if _, able := store.(Retainer); able || store == nil || chosen == 0 {
+		return nil
+	}
+	return fmt.Errorf("relay: Config.Retention is %v, and this store (%T) isn't a Retainer: how long its log keeps published events is its own "+
+		"affair (on MySQL and MariaDB they go when they are published); leave it 0, or use a store on PostgreSQL or SQLite", chosen, store)
+}
+
+// retain removes old events for as long as the relay runs, where the store can, and says so where it can't.
 func (r *Relay) retain(ctx context.Context) {
-	store, able := able[Retainer](r.store)
-	if !able || r.config.Retention < 0 {
+	store, is := able[Retainer](r.store)
+	if !is {
+		r.config.Logger.Info("this store isn't a relay.Retainer: the relay removes no events from its log", "store", fmt.Sprintf("%T", bare(r.store)))
+		return
+	}
+	if r.config.Retention < 0 {
 		return
 	}
 	every := max(min(retainEvery, r.config.Retention/100), 10*time.Millisecond)

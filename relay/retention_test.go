@@ -54,3 +54,25 @@ func TestOldEventsAreLookedForEveryMinute(t *testing.T) {
 		})
 	}
 }
+
+// What was asked for and can't be had is told at once; what nobody asked for is noted.
+func TestAStoreWithoutRetentionIsToldOfAtTheStart(t *testing.T) {
+	type storeOnly struct{ Store }
+	for retention, refused := range map[time.Duration]bool{0: false, time.Hour: true, -1: true} {
+		_, err := New(storeOnly{}, &retainedPublisher{}, Config{Retention: retention})
+		if refused != (err != nil) || refused && !strings.Contains(err.Error(), "Config.Retention is "+retention.String()) {
+			t.Errorf("a retention of %v: %v", retention, err)
+		}
+		if _, err := New(&retaining{}, &retainedPublisher{}, Config{Retention: retention}); err != nil {
+			t.Errorf("a retention of %v, with a store that can: %v", retention, err)
+		}
+	}
+	var logged bytes.Buffer
+	r := &Relay{store: oneLane{storeOnly{}}, config: Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}.withDefaults()}
+	r.retain(t.Context())
+	if s := logged.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "removes no events") || !strings.Contains(s, "relay.storeOnly") {
+		t.Errorf("logged was %q", s)
+	}
+}
+
+type retainedPublisher struct{ Publisher }

@@ -55,3 +55,9 @@ func (s *Store) CountEvents(ctx context.Context, filter relay.EventFilter) (map[
 func (s *Store) Events(ctx context.Context, filter relay.EventFilter, after int64, limit int) ([]relay.Entry, error) {
 	return s.engine.Events(ctx, filter, after, limit)
 }
+
+// Newest returns the newest events of the log that the filter selects, the newest first, at most limit. It reads the log from its
+// end, ten thousand rows at a time, and so costs as much as it returns where the filter selects most.
+func (s *Store) Newest(ctx context.Context, filter relay.EventFilter, limit int) ([]relay.Entry, error) {
+	return s.engine.Newest(ctx, filter, limit)
+}

@@ -79,6 +79,7 @@ func NewWithConfig(t testing.TB, store relay.Store, config relay.Config) *Relay 
 	if _, err := relay.New(store, r.Publisher, config); err != nil {
 		t.Fatalf("relaytest: %v", err)
 	}
+	r.config.Retention = 0 // by steps, nothing is removed: the relay's store hides that it may be able to
 	t.Cleanup(func() {
 		if err := r.stop(); err != nil {
 			t.Errorf("relaytest: the relay ended: %v", err)

@@ -53,6 +53,13 @@ type statements struct {
 	scheduled      string
 	cancellations  string
 	writtenDelayed string
+
+	oldAttempts   string
+	pruneAttempts string
+	consumers     string
+	inboxPage     string
+	oldRecords    string
+	pruneInbox    string
 }
 
 // eventColumns are an event's columns, in the order of eventRow.
@@ -65,6 +72,9 @@ const readColumns = "seq, CAST(time AS CHAR), id, type, version, source, `key`, 
 const delayedColumns = "n, CAST(time AS CHAR), id, type, version, source, `key`, correlation_id, causation_id, category, headers, data"
 
 const inMicroseconds = "UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND"
+
+// ago is a time so many microseconds ago.
+const ago = "UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND"
 
 func newStatements(c Config) statements {
 	return statements{
@@ -207,6 +217,25 @@ func newStatements(c Config) statements {
 
 		// Followed by a list of numbers.
 		writtenDelayed: c.expand("SELECT CAST(not_before AS CHAR), " + delayedColumns + " FROM ${scheduled} FORCE INDEX (PRIMARY) WHERE n IN "),
+
+		// Plan: a scan of the attempts, which are few.
+		oldAttempts: c.expand("SELECT consumer, event_id FROM ${inbox_attempt} WHERE last_started_at < " + ago + " LIMIT ?" + skipLocked),
+		// A JSON array of hexadecimal pairs. Plan: the primary key, pair by pair: see remove.
+		pruneAttempts: c.expand("DELETE a FROM JSON_TABLE(?, '$[*]' COLUMNS (consumer VARCHAR(510) PATH '$[0]', id VARCHAR(510) PATH '$[1]')) k " +
+			"STRAIGHT_JOIN ${inbox_attempt} a FORCE INDEX (PRIMARY) ON a.consumer = UNHEX(k.consumer) AND a.event_id = UNHEX(k.id)"),
+
+		// Plan: the primary key, group by group.
+		consumers: c.expand("SELECT DISTINCT consumer FROM ${inbox}"),
+
+		// Plans: a range of the primary key, in its order, which ends at the limit; the same, locked; the primary key, id by
+		// id: see remove.
+		inboxPage: c.expand("SELECT COALESCE(MAX(event_id), ''), COUNT(*), CAST(COALESCE(SUM(handled_at < " + ago + "), 0) AS SIGNED) FROM " +
+			"(SELECT event_id, handled_at FROM ${inbox} FORCE INDEX (PRIMARY) WHERE consumer = ? AND event_id >= ? ORDER BY event_id LIMIT ?) p"),
+		oldRecords: c.expand("SELECT event_id FROM ${inbox} FORCE INDEX (PRIMARY) WHERE consumer = ? AND event_id >= ? AND event_id <= ? AND handled_at < " + ago +
+			" LIMIT ?" + skipLocked),
+		// The ids are a JSON array of hexadecimal texts.
+		pruneInbox: c.expand("DELETE i FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(510) PATH '$')) k " +
+			"STRAIGHT_JOIN ${inbox} i FORCE INDEX (PRIMARY) ON i.consumer = ? AND i.event_id = UNHEX(k.id)"),
 	}
 }
 

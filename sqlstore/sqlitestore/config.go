@@ -37,7 +37,7 @@ func (c Config) validate() error {
 func (c Config) expand(statement string) string {
 	pairs := []string{"${p}", c.Prefix}
 	for _, table := range []string{"migration", "outbox", "lease", "checkpoint", "parked", "inbox", "inbox_attempt",
-		"parked_action", "scheduled", "cancellation"} {
+		"parked_action", "scheduled", "cancellation", "mark"} {
 		pairs = append(pairs, "${"+table+"}", c.name(table))
 	}
 	return strings.NewReplacer(pairs...).Replace(statement)

@@ -78,6 +78,9 @@ type seen struct {
 	id    string // of the event that has the cursor's number, if there is one
 }
 
+// belongs reports whether the position is of the log of which a read tells this. Without an id, the event was removed since.
+func (p position) belongs(s seen) bool { return s.drawn >= p.seq && (s.id == p.id || s.id == "") }
+
 func (l *log) query(ctx context.Context, limit int) (about seen, entries []relay.Entry, err error) {
 	rows, err := l.store.db.QueryContext(ctx, l.store.sql.read, l.at.seq, l.at.seq, int64(limit))
 	if err != nil {
@@ -116,8 +119,8 @@ var errFileWentBack = errors.New("sqlitestore: the file was replaced by an older
 // trust checks that the cursor still belongs to the file that answered. A number that was given out lies below all that
 // come later; where that isn't so, or another event has the cursor's number, reading on would skip events.
 func (l *log) trust(s seen) error {
-	if s.drawn >= l.at.seq && (s.id == l.at.id || s.id == "") {
-		return nil // without an id, the event was removed since
+	if l.at.belongs(s) {
+		return nil
 	}
 	if l.fromMemory {
 		// An older copy was restored while the relay ran. Its checkpoint is as old: what that says decides.

@@ -42,6 +42,13 @@ type statements struct {
 	scheduled             string
 	revoke, noteRevoke    string
 	cancellations         string
+	markDue, unmark, mark string
+	old, readers          string
+	removeOld             string
+	consumers             string
+	inboxPage, pruneInbox string
+	oldAttempts           string
+	pruneAttempts         string
 }
 
 const eventColumns = `time, slot, id, type, version, source, key, correlation_id, causation_id, category, headers, data`
@@ -167,6 +174,43 @@ SELECT ?, ?, id, type, coalesce(key, ''), source, not_before FROM ${scheduled} W
 
 		cancellations: c.expand(`SELECT by, at, event_id, type, key, source, not_before
 FROM (SELECT *, event_id AS id FROM ${cancellation}) WHERE ` + scheduledFilter + ` ORDER BY n DESC LIMIT ?`),
+
+		// Plans of this and the next four: probes of primary keys, and a SCAN of the marks, which are few.
+		markDue: c.expand(`SELECT EXISTS (SELECT 1 FROM ${mark} WHERE at > ? OR seq > drawn) OR drawn > 0 AND NOT EXISTS (SELECT 1 FROM ${mark} WHERE at >= ? OR seq = drawn)
+FROM (SELECT ` + drawn + ` AS drawn)`),
+
+		// Marks of a clock, or of a log, that was set back since; and those of events that are gone, but for the last.
+		unmark: c.expand(`DELETE FROM ${mark} WHERE at > ? OR seq > ` + drawn + `
+    OR seq < (SELECT max(seq) FROM ${mark}) AND seq < coalesce((SELECT min(seq) FROM ${outbox}), 9223372036854775807)`),
+
+		mark: c.expand(`INSERT INTO ${mark} (at, seq) SELECT ?, ` + drawn),
+
+		old: c.expand(`SELECT coalesce((SELECT max(seq) FROM ${mark} WHERE at < ?), 0), coalesce((SELECT min(seq) FROM ${outbox}), 0), ` + drawn),
+
+		readers: c.expand(`SELECT d.destination, d.lane, coalesce(c.seq, 0), coalesce(c.id, ''), coalesce(o.id, ''), c.at
+FROM (SELECT destination, lane FROM ${lease} UNION SELECT destination, lane FROM ${checkpoint}) d
+LEFT JOIN ${checkpoint} c ON c.destination = d.destination AND c.lane = d.lane LEFT JOIN ${outbox} o ON o.seq = c.seq ORDER BY 1, 2`),
+
+		// Plan: SEARCH of the outbox by rowid, as many rows as go.
+		removeOld: c.expand(`DELETE FROM ${outbox} WHERE seq IN (SELECT seq FROM ${outbox} WHERE seq <= ? ORDER BY seq LIMIT ?)`),
+
+		// Walks the consumers by probes of the primary key.
+		consumers: c.expand(`WITH RECURSIVE c (name) AS (
+    SELECT min(consumer) FROM ${inbox}
+    UNION ALL
+    SELECT (SELECT min(i.consumer) FROM ${inbox} i WHERE i.consumer > c.name) FROM c WHERE c.name IS NOT NULL
+) SELECT name FROM c WHERE name IS NOT NULL`),
+
+		// Plans: SEARCH of the inbox by its primary key, as many rows as a page has.
+		inboxPage: c.expand(`SELECT coalesce(max(event_id), ''), count(*), coalesce(max(handled_at < ?), 0)
+FROM (SELECT event_id, handled_at FROM ${inbox} WHERE consumer = ? AND event_id >= ? ORDER BY event_id LIMIT ?)`),
+
+		pruneInbox: c.expand(`DELETE FROM ${inbox} WHERE consumer = ? AND event_id IN
+    (SELECT event_id FROM ${inbox} WHERE consumer = ? AND event_id >= ? AND event_id <= ? AND handled_at < ? LIMIT ?)`),
+
+		// Plan: SCAN of the attempts, which are few.
+		pruneAttempts: c.expand(`DELETE FROM ${inbox_attempt} WHERE (consumer, event_id) IN (SELECT consumer, event_id FROM ${inbox_attempt} WHERE last_started_at < ? LIMIT ?)`),
+		oldAttempts:   c.expand(`SELECT EXISTS (SELECT 1 FROM ${inbox_attempt} WHERE last_started_at < ?)`),
 	}
 }
 
@@ -185,6 +229,9 @@ const parkedFilter = `destination = ? AND (? = '' OR key = ?) AND (? = '' OR typ
 // noteParkedAction records what is about to happen to the parked events that follow.
 const noteParkedAction = `INSERT INTO ${parked_action} (action, by, at, destination, seq, event_id, type, key, reason)
 SELECT ?, ?, ?, destination, seq, id, type, key, reason FROM ${parked} WHERE ` + parkedFilter
+
+// drawn is the highest number of the log that was given out.
+const drawn = `max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '${outbox}'), 0), coalesce((SELECT max(seq) FROM ${outbox}), 0))`
 
 // scheduledColumns are a delayed event's columns in the order of row.dest.
 var scheduledColumns = `n` + strings.TrimPrefix(entryColumns, `seq`)

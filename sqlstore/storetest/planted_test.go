@@ -36,6 +36,7 @@ type backend struct {
 type broken struct {
 	*memstore.Store
 	brokenReplays
+	brokenRetention
 	append   func(ctx context.Context, tx *memstore.Tx, events []surepost.Event) error
 	lockKeys func(ctx context.Context, tx *memstore.Tx, keys []string) error
 	transact func(ctx context.Context, consumer string, ids []string, work func(*memstore.Tx, []bool) error) error

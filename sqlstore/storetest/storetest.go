@@ -117,6 +117,12 @@ type Backend[TX any] struct {
 
 	// NoReplays says that the store isn't a relay.ReplayStore. The suite demands that it isn't.
 	NoReplays bool
+
+	// NoRetention says that the store isn't a relay.Retainer. The suite demands that it isn't.
+	NoRetention bool
+
+	// NoPruning says that the store isn't an inbox.Pruner. The suite demands that it isn't.
+	NoPruning bool
 }
 
 func (b Backend[TX]) problems() error {
@@ -167,8 +173,8 @@ func Run[TX any](t *testing.T, open func(t *testing.T) Backend[TX]) {
 
 func promises[TX any]() (all []promise[TX]) {
 	for _, chapter := range [][]promise[TX]{
-		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](), scheduling[TX](),
-		replaying[TX](), handling[TX](), counting[TX](),
+		writing[TX](), reading[TX](), checkpoints[TX](), leases[TX](), sharing[TX](), parking[TX](), operating[TX](),
+		scheduling[TX](), replaying[TX](), retaining[TX](), handling[TX](), counting[TX](), pruning[TX](),
 	} {
 		all = append(all, chapter...)
 	}

@@ -109,7 +109,7 @@ func TestAStoreWithOneWriterConforms(t *testing.T) {
 		b := newBackend()
 		g := &gate{backend: b, free: make(chan struct{}, 1)}
 		b.Another = func(*testing.T) Store[*memstore.Tx] { return b.store }
-		b.OneWriter, b.OneLane, b.OneDestination, b.NoReplays = true, true, true, true
+		b.OneWriter, b.OneLane, b.OneDestination, b.NoReplays, b.NoRetention, b.NoPruning = true, true, true, true, true, true
 		b.Store = struct{ Store[*memstore.Tx] }{b.store} // which hides what else it can do
 		g.guard()
 		return b.Backend

@@ -59,8 +59,8 @@ func (e *Engine) PruneInbox(ctx context.Context, window time.Duration) (report i
 			return report, e.explain("remove old records of the inbox", err)
 		}
 	}
-	report.Attempts, err = conn.Exec(ctx, e.config.expand(`DELETE FROM ${inbox_attempt} WHERE last_started_at < clock_timestamp() - make_interval(secs => $1::bigint)`),
-		int64(window/time.Second))
+	report.Attempts, err = conn.Exec(ctx, e.config.expand(`DELETE FROM ${inbox_attempt} WHERE last_started_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`),
+		window.Microseconds())
 	return report, e.explain("remove old records of attempts", err)
 }
 
@@ -89,12 +89,12 @@ func (e *Engine) pruneLeaf(ctx context.Context, conn Conn, leaf string, window, 
 	}
 	// Plan: Bitmap Heap Scan by the leaf's index on handled_at, then a Tid Scan.
 	statement := `DELETE FROM ` + leaf + ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + leaf + `
-WHERE handled_at < (SELECT clock_timestamp() - make_interval(secs => $1::bigint)) LIMIT ` + strconv.Itoa(deletedAtOnce) + ` FOR UPDATE SKIP LOCKED))`
+WHERE handled_at < (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond') LIMIT ` + strconv.Itoa(deletedAtOnce) + ` FOR UPDATE SKIP LOCKED))`
 	for {
 		var n int64
 		err := conn.Transact(ctx, func(q Querier) (err error) {
 			if err = atOnce(ctx, q); err == nil {
-				n, err = q.Exec(ctx, statement, int64((window+overdue)/time.Second))
+				n, err = q.Exec(ctx, statement, (window + overdue).Microseconds())
 			}
 			return err
 		})
@@ -128,8 +128,8 @@ func (e *Engine) truncateOld(ctx context.Context, conn Conn, leaf string, window
 // older reports whether all, and whether some, records of the leaf are older than the window. Plan: two Bitmap Heap Scans by the index on
 // handled_at, of the pages that it says may have such a row, and of those that are too new for it to know.
 func older(ctx context.Context, q Querier, leaf string, window time.Duration) (all, some bool, err error) {
-	const old = `clock_timestamp() - make_interval(secs => $1::bigint)`
+	const old = `clock_timestamp() - $1::bigint * interval '1 microsecond'`
 	_, err = queryRow(ctx, q, `SELECT NOT EXISTS (SELECT FROM `+leaf+` WHERE handled_at >= (SELECT `+old+`)), EXISTS (SELECT FROM `+leaf+` WHERE handled_at < (SELECT `+old+`))`,
-		[]any{int64(window / time.Second)}, &all, &some)
+		[]any{window.Microseconds()}, &all, &some)
 	return all, some, err
 }

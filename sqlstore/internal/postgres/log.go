@@ -54,6 +54,17 @@ type log struct {
 // native is a log whose cursor is of the cluster that it is read from.
 const native uint64 = math.MaxInt64
 
+// foreign returns from which transaction id on what the cursor names isn't of the cluster whose next id is own; native, if all is.
+func (c cursor) foreign(own uint64) uint64 {
+	switch {
+	case c.pin == nil && c.next > own:
+		return own
+	case c.pin != nil && (c.next > own || c.pin.next > own):
+		return min(own, c.pin.next) // if the pin is this cluster's, what was foreign then still is
+	}
+	return native
+}
+
 // load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
 // the first read sees it.
 func (l *log) load(ctx context.Context) error {
@@ -61,7 +72,6 @@ func (l *log) load(ctx context.Context) error {
 	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity+`, `+nextID, nil, &l.server, &own); err != nil {
 		return l.engine.explain("see which server this is", err)
 	}
-	l.foreign = native
 	var (
 		epoch, n, hot, pinAfter      int64
 		snap, next, pinSnap, pinNext string
@@ -72,6 +82,7 @@ func (l *log) load(ctx context.Context) error {
 		return l.engine.explain("read the newest checkpoint", err)
 	}
 	if !found {
+		l.foreign = native
 		return nil
 	}
 	if epoch > l.lease.Epoch {
@@ -102,12 +113,7 @@ func (l *log) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sqlstore: the next transaction id: %w", err)
 	}
-	if l.at.next > ownNext || l.at.pin != nil && l.at.pin.next > ownNext {
-		l.foreign = ownNext
-		if l.at.pin != nil { // if it is this cluster's, what was foreign then still is
-			l.foreign = min(ownNext, l.at.pin.next)
-		}
-	}
+	l.foreign = l.at.foreign(ownNext)
 	var reused bool
 	var drawn int64
 	if _, err := queryRow(ctx, l.conn, l.engine.sql.reused, []any{hot, next, own}, &reused, &drawn); err != nil {

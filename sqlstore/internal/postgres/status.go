@@ -126,7 +126,8 @@ func timeOrZero(t *time.Time) time.Time {
 // lanePlace is a lane's lease and cursor.
 type lanePlace struct {
 	relay.LaneStatus
-	at cursor
+	at  cursor
+	own uint64 // the next transaction id of this cluster
 }
 
 // places returns the lanes' leases and newest checkpoints, by destination and index, and the last number drawn, which was
@@ -139,7 +140,8 @@ func (e *Engine) places(ctx context.Context, q Querier, of []statusDestination) 
 		}
 	}
 	rows, err := q.Query(ctx, e.config.expand(`SELECT w.destination, w.lane, coalesce(l.owner, ''), coalesce(l.epoch, 0), (extract(epoch FROM coalesce(l.expires_at - clock_timestamp(), '0')) * 1000)::bigint,
-       c.at, coalesce(c.hot, 0), coalesce(c.snap::text, ''), coalesce(c.next::text, '0'), coalesce(c.pin_snap::text, ''), coalesce(c.pin_after, 0)
+       c.at, coalesce(c.hot, 0), coalesce(c.snap::text, ''), coalesce(c.next::text, '0'), coalesce(c.pin_snap::text, ''), coalesce(c.pin_next::text, '0'),
+       coalesce(c.pin_after, 0), `+nextID+`
 FROM unnest($1::text[], $2::int[]) AS w (destination, lane)
 LEFT JOIN ${lease} l ON l.destination = w.destination AND l.lane = w.lane
 LEFT JOIN LATERAL (
@@ -156,9 +158,10 @@ LEFT JOIN LATERAL (
 			p                            = &lanePlace{at: origin()}
 			lane, expires, hot, pinAfter int64
 			at                           *time.Time
-			snap, next, pinSnap          string
+			snap, next, pinSnap, pinNext string
+			own                          string
 		)
-		if err := rows.Scan(&p.Lane.Destination, &lane, &p.Owner, &p.Epoch, &expires, &at, &hot, &snap, &next, &pinSnap, &pinAfter); err != nil {
+		if err := rows.Scan(&p.Lane.Destination, &lane, &p.Owner, &p.Epoch, &expires, &at, &hot, &snap, &next, &pinSnap, &pinNext, &pinAfter, &own); err != nil {
 			return nil, 0, err
 		}
 		if p.Owner != "" {
@@ -166,9 +169,12 @@ LEFT JOIN LATERAL (
 		}
 		p.CheckpointAt = timeOrZero(at)
 		if snap != "" {
-			if p.at, err = checkpointCursor(hot, snap, next, pinSnap, pinAfter); err != nil {
+			if p.at, err = checkpointCursor(hot, snap, next, pinSnap, pinNext, pinAfter); err != nil {
 				return nil, 0, err
 			}
+		}
+		if p.own, err = strconv.ParseUint(own, 10, 64); err != nil {
+			return nil, 0, fmt.Errorf("the next transaction id: %w", err)
 		}
 		p.Lane.Index = int(lane)
 		places[p.Lane] = p
@@ -181,8 +187,8 @@ LEFT JOIN LATERAL (
 	return places, drawnLast, err
 }
 
-// checkpointCursor returns the cursor of a row of the checkpoints, as far as counting needs it.
-func checkpointCursor(hot int64, snap, next, pinSnap string, pinAfter int64) (c cursor, err error) {
+// checkpointCursor returns the cursor of a row of the checkpoints.
+func checkpointCursor(hot int64, snap, next, pinSnap, pinNext string, pinAfter int64) (c cursor, err error) {
 	c.hot = hot
 	if c.snap, err = parseSnapshot(snap); err != nil {
 		return cursor{}, err
@@ -194,6 +200,9 @@ func checkpointCursor(hot int64, snap, next, pinSnap string, pinAfter int64) (c 
 		c.pin = &pin{after: pinAfter}
 		if c.pin.snap, err = parseSnapshot(pinSnap); err != nil {
 			return cursor{}, err
+		}
+		if c.pin.next, err = strconv.ParseUint(pinNext, 10, 64); err != nil {
+			return cursor{}, fmt.Errorf("sqlstore: checkpoint: %w", err)
 		}
 	}
 	return c, nil
@@ -209,8 +218,12 @@ func (e *Engine) backlog(ctx context.Context, q Querier, lane *lanePlace, until 
 	single, from, to := c.probes()
 	var after int64
 	var pinned string
+	foreign, passed := c.foreign(lane.own), native
 	if c.pin != nil {
 		after, pinned = c.pin.after, c.pin.snap.String()
+		if c.pin.next <= lane.own { // a read of this cluster has seen all that is foreign, which its snapshot doesn't say
+			passed = foreign
+		}
 	}
 	var (
 		counted, last, scanned int64
@@ -219,7 +232,7 @@ func (e *Engine) backlog(ctx context.Context, q Querier, lane *lanePlace, until 
 	limit := backlogWindow(lane.Lane.Of)
 	_, err := queryRow(ctx, q, e.config.backlogStatement(limit), []any{
 		c.hot, intArray(single), strconv.FormatUint(from, 10), strconv.FormatUint(to, 10), after, pinned,
-		int64(lane.Lane.Of), int64(lane.Lane.Index), until,
+		int64(lane.Lane.Of), int64(lane.Lane.Index), until, strconv.FormatUint(foreign, 10), strconv.FormatUint(passed, 10),
 	}, &counted, &oldest, &scanned, &last, &lastTime)
 	if err != nil {
 		return fmt.Errorf("count what lane %s has yet to pass: %w", lane.Lane, err)
@@ -238,19 +251,21 @@ func (e *Engine) backlog(ctx context.Context, q Querier, lane *lanePlace, until 
 // are as they are; each looks at no more rows than the limit. Plans: probes of outbox_tx, Index Scan of outbox_seq.
 //
 // $1 hot, $2 single transactions, $3 and $4 a range of them, $5 the last straggler handed out, $6 the pinned snapshot or an
-// empty string, $7 lanes, $8 the lane's index, $9 the last number that counts.
+// empty string, $7 lanes, $8 the lane's index, $9 the last number that counts, $10 the first transaction id that this cluster hasn't
+// given out, where the cursor is another's, $11 the same, if the pinned snapshot is this cluster's.
 func (c Config) backlogStatement(limit int) string {
 	n := strconv.Itoa(limit)
+	const left = `($6::text = '' OR o.seq > $5::bigint OR NOT (pg_visible_in_snapshot(o.tx, nullif($6::text, '')::pg_snapshot) OR o.tx >= $11::text::xid8))`
 	return c.expand(`WITH stragglers AS (
     SELECT o.slot, o.time FROM unnest($2::text[]) AS x (tx) CROSS JOIN LATERAL (
         SELECT tx, seq, slot, ` + eventTime + ` AS time FROM ${outbox} o
-        WHERE o.tx = x.tx::xid8 AND o.seq <= $1::bigint AND ($6::text = '' OR o.seq > $5::bigint OR NOT pg_visible_in_snapshot(o.tx, nullif($6::text, '')::pg_snapshot))
+        WHERE o.tx = x.tx::xid8 AND o.seq <= $1::bigint AND ` + left + `
         ORDER BY o.tx, o.seq LIMIT ` + n + `) o
-    WHERE pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot()) AND o.seq <= $9::bigint
+    WHERE (pg_visible_in_snapshot(x.tx::xid8, pg_current_snapshot()) OR x.tx::xid8 >= $10::text::xid8) AND o.seq <= $9::bigint
     UNION ALL
     (SELECT slot, ` + eventTime + ` FROM ${outbox} o
-     WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND pg_visible_in_snapshot(o.tx, pg_current_snapshot()) AND o.seq <= $1::bigint AND o.seq <= $9::bigint
-         AND ($6::text = '' OR o.seq > $5::bigint OR NOT pg_visible_in_snapshot(o.tx, nullif($6::text, '')::pg_snapshot))
+     WHERE o.tx >= $3::text::xid8 AND o.tx < $4::text::xid8 AND (pg_visible_in_snapshot(o.tx, pg_current_snapshot()) OR o.tx >= $10::text::xid8)
+         AND o.seq <= $1::bigint AND o.seq <= $9::bigint AND ` + left + `
      ORDER BY o.tx, o.seq LIMIT ` + n + `)
 ), fresh AS (
     SELECT seq, slot, ` + eventTime + ` AS time FROM ${outbox} WHERE seq > $1::bigint AND seq <= $9::bigint ORDER BY seq LIMIT ` + n + `

@@ -18,6 +18,7 @@ type (
 	}
 	canEvents interface {
 		Events(ctx context.Context, filter relay.EventFilter, after int64, limit int) ([]relay.Entry, error)
+		Newest(ctx context.Context, filter relay.EventFilter, limit int) ([]relay.Entry, error)
 	}
 	canReplay interface {
 		CreateReplay(ctx context.Context, name string, filter relay.EventFilter, by string) (relay.Destination, error)

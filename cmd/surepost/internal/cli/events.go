@@ -54,8 +54,9 @@ type eventsGroup struct {
 
 type eventsList struct {
 	selection
-	After int64 `help:"Only those behind this number in the log, to page on." placeholder:"SEQ"`
-	Limit int   `help:"How many at most: 1 to 10,000." default:"100"`
+	After  int64 `help:"Only those behind this number in the log, to page on." placeholder:"SEQ"`
+	Newest bool  `help:"The newest ones instead of the oldest, the newest first."`
+	Limit  int   `help:"How many at most: 1 to 10,000." default:"100"`
 }
 
 func (cmd eventsList) Run(s *session) error {
@@ -66,8 +67,17 @@ func (cmd eventsList) Run(s *session) error {
 	if err := checkLimit(cmd.Limit); err != nil {
 		return err
 	}
+	if cmd.Newest && cmd.After != 0 {
+		return usage("--after and --newest are both set", "leave one out: --newest begins at the log's end")
+	}
 	return with(s, "list its events", func(_ *opened, store canEvents) error {
-		entries, err := store.Events(s.ctx, filter, cmd.After, cmd.Limit)
+		var entries []relay.Entry
+		var err error
+		if cmd.Newest {
+			entries, err = store.Newest(s.ctx, filter, cmd.Limit)
+		} else {
+			entries, err = store.Events(s.ctx, filter, cmd.After, cmd.Limit)
+		}
 		if err != nil {
 			return err
 		}

@@ -104,6 +104,7 @@ func validateDatabase(c *config.Config) config.Problems {
 	if len(problems) > 0 {
 		return problems
 	}
+	problems = validateRetention(c, kind)
 	switch kind {
 	case PostgreSQL:
 		_, err = poolConfig(c, raw)

@@ -15,10 +15,13 @@ func RelayConfig(c *config.Config, logger *slog.Logger, hooks relay.Hooks) relay
 		BufferBytes: r.BufferBytes, WindowEvents: r.WindowEvents,
 		PollBusy: r.PollBusy, PollIdle: r.PollIdle, CheckpointInterval: r.CheckpointInterval,
 		UnroutableTries: r.UnroutableTries, BackoffMin: r.BackoffMin, BackoffMax: r.BackoffMax,
-		ShutdownTimeout: r.ShutdownTimeout, Logger: logger, Hooks: hooks, Retention: r.Retention,
+		ShutdownTimeout: r.ShutdownTimeout, Logger: logger, Hooks: hooks,
 	}
 	if r.KeepForever {
 		made.Retention = -1
+	}
+	if c.IsSet("relay.retention") { // else the library's default, which is the same, and is for those stores that have one
+		made.Retention = r.Retention
 	}
 	// Their defaults depend on other settings: the library chooses.
 	if c.IsSet("relay.pageEvents") {
