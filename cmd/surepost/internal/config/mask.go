@@ -15,7 +15,11 @@ func (k *Key) Shown() string {
 	case k.Secret == SecretURL:
 		urls := strings.Split(s, ", ")
 		for i := range urls {
+			isURL := strings.Contains(urls[i], "://") || len(urls) == 1
 			urls[i] = MaskURL(urls[i])
+			if !isURL || strings.HasPrefix(urls[i], notShown) { // a password with a comma looks like two URLs
+				return notShown + "it can't be parsed)"
+			}
 		}
 		return strings.Join(urls, ", ")
 	default:
@@ -23,17 +27,23 @@ func (k *Key) Shown() string {
 	}
 }
 
-// MaskURL hides a URL's password and those of its parameters that may hold one. What it can't parse it doesn't show.
+const notShown = "(not shown: "
+
+// MaskURL hides a URL's password and those of its parameters that may hold one. What it can't parse it doesn't show, and
+// what looks as if a password with : / ? # or @ in it wasn't percent-encoded: that is parsed, and means something else.
 func MaskURL(raw string) string {
 	if !strings.Contains(raw, ":") {
 		if strings.ContainsAny(raw, "@=") {
-			return "(not shown: it isn't a URL)"
+			return notShown + "it isn't a URL)"
 		}
 		return raw // a path
 	}
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "" || u.User == nil && strings.Contains(strings.SplitN(raw, "?", 2)[0], "@") {
-		return "(not shown: it can't be parsed)"
+	if err != nil || u.Scheme == "" || u.Fragment != "" || u.Opaque != "" && u.Scheme != "sqlite" && u.Scheme != "file" {
+		return notShown + "it can't be parsed)"
+	}
+	if rest := strings.SplitN(raw, "@", 2); len(rest) == 2 && (u.User == nil || strings.Contains(rest[1], "@")) {
+		return notShown + "it has an @ that isn't percent-encoded)"
 	}
 	if u.User != nil {
 		if _, has := u.User.Password(); has {
