@@ -71,10 +71,11 @@ const retainEvery = time.Minute
 // patience is how many rounds in a row something may be in the way of retention before it is logged: a backup takes a while.
 const patience = 30
 
-// retain removes old events for as long as the relay runs, where the store can.
+// retain removes old events for as long as the relay runs, where the store can. A replay doesn't: it may run under another
+// configuration than the database's relays, and what they keep for ever must not go because somebody replays.
 func (r *Relay) retain(ctx context.Context) {
 	store, able := able[Retainer](r.store)
-	if !able || r.config.Retention < 0 {
+	if !able || r.config.Retention < 0 || r.config.Replay {
 		return
 	}
 	every := max(min(retainEvery, r.config.Retention/100), 10*time.Millisecond)
