@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -26,6 +27,17 @@ func (k *Key) Shown() string {
 		return masked
 	}
 }
+
+// Unencoded reports whether a URL was parsed that looks as if its password weren't percent-encoded: it ended at a / or ? or #,
+// and an @ is behind. Whoever connected to what it seems to say would tell parts of the password.
+func Unencoded(u *url.URL, raw string) bool {
+	return u.User == nil && strings.Contains(raw, "@") || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@")
+}
+
+var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s:/@"]*):[^\s"]*@`)
+
+// MaskText hides the passwords of URLs in a text: one that somebody gave where none belongs is quoted by whoever refuses it.
+func MaskText(s string) string { return credentials.ReplaceAllString(s, "$1:"+masked+"@") }
 
 const notShown = "(not shown: "
 
