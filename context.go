@@ -71,8 +71,12 @@ const (
 // WithTrace returns a context whose written events carry t. A traceparent that isn't well-formed is ignored together
 // with its state, as the specification asks of a receiver (§4.3). Users of OpenTelemetry need not call it: they set
 // outbox.Config.Trace.
+//
+// What is carried on is what an event can hold, whoever sent it: of a traceparent of a later version only what version 00
+// has (§3.2.2.1 and §4.3), and no tracestate that isn't one or is longer than 512 bytes (§3.3.1.5).
 func WithTrace(ctx context.Context, t TraceContext) context.Context {
-	if !validTraceParent(t.Parent) {
+	t, ok := t.carried()
+	if !ok {
 		return ctx
 	}
 	return context.WithValue(ctx, traceKey{}, t)
@@ -84,11 +88,44 @@ func Trace(ctx context.Context) (TraceContext, bool) {
 		return t, true
 	}
 	if e, ok := Handling(ctx); ok {
-		if t := (TraceContext{e.Headers[headerTraceParent], e.Headers[headerTraceState]}); validTraceParent(t.Parent) {
-			return t, true
-		}
+		return TraceContext{e.Headers[headerTraceParent], e.Headers[headerTraceState]}.carried()
 	}
 	return TraceContext{}, false
+}
+
+// carried returns what of a position that came from elsewhere goes on with the events that are written under it. They
+// must not become invalid by it: that would fail the transaction of a handler or of a request over another's header.
+func (t TraceContext) carried() (TraceContext, bool) {
+	if !validTraceParent(t.Parent) {
+		return TraceContext{}, false
+	}
+	if t.Parent[:2] != "00" {
+		sampled := "00"
+		if strings.Contains("13579bdf", t.Parent[54:55]) {
+			sampled = "01" // the one flag that version 00 knows
+		}
+		t.Parent = "00" + t.Parent[2:53] + sampled
+	}
+	if !validTraceState(t.State) {
+		t.State = ""
+	}
+	return t, true
+}
+
+// maxTraceStateBytes is how much of a tracestate one has to carry on (W3C Trace Context §3.3.1.5).
+const maxTraceStateBytes = 512
+
+// validTraceState checks what would spoil an event or another's parser: the length, and the characters (§3.3.1.1).
+func validTraceState(s string) bool {
+	if len(s) > maxTraceStateBytes {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] != '\t' && (s[i] < ' ' || s[i] > '~') {
+			return false
+		}
+	}
+	return true
 }
 
 // TraceID returns the trace that the event belongs to, in 32 hexadecimal digits; "" if it carries none. Log lines about an

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -57,7 +59,15 @@ var ErrNotAnEvent = errors.New("not an event")
 
 // ParseEnvelope reads a JSON envelope. Unknown fields are ignored, so that producers may add some; eventId and
 // eventType must be there. The event's Data is a [json.RawMessage] that shares no memory with body.
+//
+// Whoever can publish can send anything, so what no producer of Surepost writes is refused here and not in the middle of
+// a handler: a body that isn't UTF-8 (RFC 8259 §8.1; bytes that are read as U+FFFD would make one of two ids), a field of
+// text that is longer than [MaxNameBytes] or has a NUL character, which PostgreSQL can't store, a time that RFC 3339
+// can't write. JSON is read 10,000 levels deep, and takes memory in proportion to the body.
 func ParseEnvelope(body []byte) (Event, error) {
+	if !utf8.Valid(body) {
+		return Event{}, fmt.Errorf("surepost: %w: the body isn't UTF-8 (byte %d)", ErrNotAnEvent, invalidUTF8(body))
+	}
 	var wire struct {
 		ID            *string         `json:"eventId"`
 		Type          *string         `json:"eventType"`
@@ -71,22 +81,38 @@ func ParseEnvelope(body []byte) (Event, error) {
 		Data          json.RawMessage `json:"data"`
 	}
 	if err := json.Unmarshal(body, &wire); err != nil {
-		return Event{}, fmt.Errorf("surepost: %w: the body isn't a JSON envelope: %w (it begins with %s)", ErrNotAnEvent, err, quoteShort(string(bytes.TrimSpace(body))))
+		return Event{}, fmt.Errorf("surepost: %w: the body isn't a JSON envelope: %w (it begins with %s)", ErrNotAnEvent,
+			located(err), quoteShort(string(bytes.TrimSpace(body[:min(len(body), maxQuoted)]))))
 	}
-	required := func(name string, value *string) error {
+	var id, typ string
+	if wire.ID != nil {
+		id = *wire.ID
+	}
+	if wire.Type != nil {
+		typ = *wire.Type
+	}
+	field := func(name, value string, required bool) error {
 		switch {
-		case value == nil || *value == "":
+		case value == "" && required:
 			return fmt.Errorf("surepost: %w: the envelope has no %s", ErrNotAnEvent, name)
-		case len(*value) > MaxNameBytes:
-			return fmt.Errorf("surepost: %w: the envelope's %s is %d bytes long, the limit is %d", ErrNotAnEvent, name, len(*value), MaxNameBytes)
+		case len(value) > MaxNameBytes:
+			return fmt.Errorf("surepost: %w: the envelope's %s is %d bytes long, the limit is %d", ErrNotAnEvent, name, len(value), MaxNameBytes)
+		case strings.ContainsRune(value, 0):
+			return fmt.Errorf("surepost: %w: the envelope's %s has a NUL character", ErrNotAnEvent, name)
 		}
 		return nil
 	}
-	if err := errors.Join(required("eventId", wire.ID), required("eventType", wire.Type)); err != nil {
+	err := errors.Join(field("eventId", id, true), field("eventType", typ, true), field("version", wire.Version, false),
+		field("source", wire.Source, false), field("correlationId", wire.CorrelationID, false),
+		field("causationId", wire.CausationID, false), field("key", wire.Key, false), field("category", string(wire.Category), false))
+	if y := wire.Time.UTC().Year(); y < 0 || y > 9999 { // an offset may lead there
+		err = errors.Join(err, fmt.Errorf("surepost: %w: the envelope's timestamp is in the year %d", ErrNotAnEvent, y))
+	}
+	if err != nil {
 		return Event{}, err
 	}
 	e := Event{
-		ID: *wire.ID, Type: *wire.Type, Time: wire.Time, Version: wire.Version, Source: wire.Source,
+		ID: id, Type: typ, Time: wire.Time.UTC(), Version: wire.Version, Source: wire.Source,
 		CorrelationID: wire.CorrelationID, CausationID: wire.CausationID, Key: wire.Key, Category: wire.Category, Data: wire.Data,
 	}
 	if e.Version == "" {
@@ -96,6 +122,41 @@ func ParseEnvelope(body []byte) (Event, error) {
 		e.Data = json.RawMessage("null")
 	}
 	return e, nil
+}
+
+// jsonError is an error of encoding/json with the place, and cut short: its words quote values, however long.
+type jsonError struct {
+	text  string
+	cause error
+}
+
+func (e jsonError) Error() string { return e.text }
+func (e jsonError) Unwrap() error { return e.cause }
+
+func located(err error) error {
+	const most = 300
+	text := err.Error()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		text += " at byte " + strconv.FormatInt(syntax.Offset, 10)
+	}
+	return jsonError{text, err}
+}
+
+// invalidUTF8 returns where the first byte is that isn't UTF-8, counted from 1.
+func invalidUTF8(b []byte) int {
+	at := 0
+	for at < len(b) {
+		r, size := utf8.DecodeRune(b[at:])
+		if r == utf8.RuneError && size <= 1 {
+			break
+		}
+		at += size
+	}
+	return at + 1
 }
 
 // appendJSONString appends s quoted as RFC 8259 §7 asks: quote, backslash and control characters escaped, the rest as

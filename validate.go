@@ -1,6 +1,7 @@
 package surepost
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -21,6 +22,11 @@ const DefaultMaxDataBytes = 1 << 20
 // MaxHeaderBytes is the limit on all header keys and values of an event together. RabbitMQ sends a message's properties
 // in one frame of at most 128 KiB, and the rest of the properties need room too.
 const MaxHeaderBytes = 32 << 10
+
+// MaxDataDepth is how deep objects and arrays may lie in each other in an event's data. Parsers have limits, or an end of
+// their stack: encoding/json's is 10,000 and the envelope's own level counts, so that data of 10,000 levels would be
+// written and then read by nobody; PostgreSQL's stack takes some thousands; Jackson's default is 1,000, .NET's is 64.
+const MaxDataDepth = 1000
 
 // Limits are the limits on an event that a service may choose. The zero value means the defaults.
 type Limits struct {
@@ -128,11 +134,41 @@ func dataProblems(data any, limits Limits, marshalled bool) []*FieldError {
 	case !marshalled && !json.Valid(raw):
 		return []*FieldError{{Field: "Data", Problem: "is not JSON (it begins with " + quoteShort(string(raw)) + ")",
 			Remedy: "pass a Go value to be marshalled, or JSON as json.RawMessage"}}
+	case deeper(raw, MaxDataDepth):
+		return []*FieldError{{Field: "Data", Problem: fmt.Sprintf("has objects or arrays in each other more than %d levels deep", MaxDataDepth),
+			Remedy: "flatten it, or send the document as a string of JSON"}}
 	case !utf8.Valid(raw):
 		return []*FieldError{{Field: "Data", Problem: "is not valid UTF-8, which JSON requires (RFC 8259 §8.1)", Remedy: "convert it to UTF-8, or encode bytes as base64"}}
 	}
 	return nil
 }
+
+// deeper reports whether JSON has objects and arrays in each other more than limit levels deep.
+func deeper(raw []byte, limit int) bool {
+	if bytes.Count(raw, []byte("["))+bytes.Count(raw, []byte("{")) <= limit { // nearly always, and fast
+		return false
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[', c == '{':
+			if depth++; depth > limit {
+				return true
+			}
+		case c == ']', c == '}':
+			depth--
+		}
+	}
+	return false
+}
+
+// maxQuoted is how much of a text is looked at to quote the beginning of it.
+const maxQuoted = 1 << 10
 
 // quoteShort quotes s for an error message, which must stay readable whatever s is.
 func quoteShort(s string) string {

@@ -137,10 +137,10 @@ type node struct {
 }
 
 // parseNode reads one URL. Its errors never quote the URL: net/url's would show the password, or what it took for a
-// port when the password contains a slash.
+// port when the password contains a slash; what comes behind a slash it took for the vhost.
 func parseNode(raw string) (node, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.User == nil && strings.Contains(raw, "@") {
+	if err != nil || u.User == nil && strings.Contains(raw, "@") || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@") {
 		return node{}, errors.New("can't be parsed (it isn't shown, since it may hold a password): " +
 			"write amqp://user:password@host:port/vhost, with : / ? # @ % and spaces in user, password and vhost " +
 			"percent-encoded, as net/url.UserPassword does")

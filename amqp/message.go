@@ -155,12 +155,14 @@ func headerFrameBytes(p *amqp091.Publishing) int {
 }
 
 // EventFromDelivery returns the event that a message carries. The envelope in the body is the truth; where it has no
-// source, correlation id or timestamp, the message's properties are taken. A message-id that contradicts the
+// source, correlation id or timestamp, the message's properties are taken, as far as they are text and a time. A message-id that contradicts the
 // envelope's eventId is an error, since dedupe and the broker's bookkeeping would speak of different events.
 //
 // Headers with text are taken as they are, numbers, booleans and times as text. Those that begin with "x-" are
-// RabbitMQ's own, those that begin with "surepost-" this package's: they are left out, as are tables and arrays, but for
-// relay.HeaderReplay, which tells a replayed event from its first occurrence. Errors match [surepost.ErrNotAnEvent]: reading the message again can't help.
+// RabbitMQ's own, as are CC and BCC, those that begin with "surepost-" this package's: they are left out, as are tables
+// and arrays and what isn't UTF-8 or has a NUL, so that a handler may pass them on. There remains relay.HeaderReplay,
+// which tells a replayed event from its first occurrence. All of them came in one frame of at most 128 KiB. Errors match
+// [surepost.ErrNotAnEvent]: reading the message again can't help.
 func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 	e, err := surepost.ParseEnvelope(d.Body)
 	if err != nil {
@@ -170,13 +172,13 @@ func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 		return surepost.Event{}, fmt.Errorf("amqp: %w: the message-id is %q, but the eventId in the body is %q",
 			surepost.ErrNotAnEvent, d.MessageId, e.ID)
 	}
-	if e.Source == "" {
+	if e.Source == "" && isText(d.AppId) {
 		e.Source = d.AppId
 	}
-	if e.CorrelationID == "" {
+	if e.CorrelationID == "" && isText(d.CorrelationId) {
 		e.CorrelationID = d.CorrelationId
 	}
-	if e.Time.IsZero() && !d.Timestamp.IsZero() {
+	if y := d.Timestamp.UTC().Year(); e.Time.IsZero() && !d.Timestamp.IsZero() && 0 < y && y <= 9999 { // AMQP's may be any 64 bits
 		e.Time = d.Timestamp.UTC()
 	}
 	e.Headers = textHeaders(d.Headers)
@@ -191,7 +193,7 @@ func textHeaders(table amqp091.Table) map[string]string {
 			continue
 		}
 		text, ok := headerText(v)
-		if !ok {
+		if !ok || !isText(text) || !isText(k) || k == "" || k == "CC" || k == "BCC" {
 			continue
 		}
 		if headers == nil {
@@ -202,13 +204,16 @@ func textHeaders(table amqp091.Table) map[string]string {
 	return headers
 }
 
+// isText reports whether an event can hold it: AMQP's strings are any bytes.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
 // headerText formats a scalar. The types are those that the client library reads.
 func headerText(v any) (text string, ok bool) {
 	switch v := v.(type) {
 	case string:
 		return v, true
 	case []byte:
-		return string(v), utf8.Valid(v)
+		return string(v), true
 	case time.Time:
 		return v.UTC().Format(time.RFC3339), true
 	case bool, byte, int8, int16, uint16, int32, uint32, int64, float32, float64:

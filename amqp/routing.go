@@ -206,7 +206,7 @@ func parseTemplate(s string) (template, error) {
 			}
 		}
 		if field < 0 {
-			errs = append(errs, fmt.Errorf("has the unknown placeholder %s: use %s", name, strings.Join(known, ", ")))
+			errs = append(errs, fmt.Errorf("has the unknown placeholder %s: use %s", cutText(name, 100), strings.Join(known, ", ")))
 			continue
 		}
 		t = append(t, part{field: placeholders[field].field})

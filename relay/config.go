@@ -34,8 +34,8 @@ type Config struct {
 
 	// Replay says that the destination is a replay, made by the store's CreateReplay: Run publishes what is left of it and
 	// returns. If there is no such replay (any more), Run halts instead of making a destination of that name, which
-	// would begin at the log's beginning. Default false; a relay that finds a replay there all the same ends with it,
-	// too.
+	// would begin at the log's beginning. Such a relay does the database no other service: it moves no delayed events, and
+	// Retention isn't looked at. Default false; a relay that finds a replay there all the same ends with it, too.
 	Replay bool
 
 	// MaxEventsPerSecond is the most that the relay sends, all lanes and repetitions included, evenly: no more than a tenth

@@ -80,8 +80,12 @@ func checkRetention(store Store, chosen time.Duration) error {
 		"affair (on MySQL and MariaDB they go when they are published); leave it 0, or use a store on PostgreSQL or SQLite", chosen, store)
 }
 
-// retain removes old events for as long as the relay runs, where the store can, and says so where it can't.
+// retain removes old events for as long as the relay runs, where the store can, and says so where it can't. A replay doesn't: it may
+// run under another configuration than the database's relays, and what they keep for ever must not go because somebody replays.
 func (r *Relay) retain(ctx context.Context) {
+	if r.config.Replay {
+		return
+	}
 	store, is := able[Retainer](r.store)
 	if !is {
 		r.config.Logger.Info("this store isn't a relay.Retainer: the relay removes no events from its log", "store", fmt.Sprintf("%T", bare(r.store)))

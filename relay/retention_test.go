@@ -76,3 +76,24 @@ func TestAStoreWithoutRetentionIsToldOfAtTheStart(t *testing.T) {
 }
 
 type retainedPublisher struct{ Publisher }
+
+// What the relays of a database keep for ever doesn't go because an operator, whose configuration says nothing of it, replays
+// something; nor needs a replay the rights for it.
+func TestAReplayDoesNoOtherService(t *testing.T) {
+	for _, replay := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store, _ := quiet()
+			old, schedule := &retaining{}, &fakeSchedule{fakeStore: store}
+			config := Config{Replay: replay, Destination: "again"}.withDefaults()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			(&Relay{store: oneLane{old}, config: config}).retain(ctx)
+			again, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			(&Relay{store: oneLane{schedule}, config: config}).moveDue(again)
+			if asked := len(old.calls) > 0 || schedule.asked > 0; asked == replay {
+				t.Errorf("replay %v: retention was asked for %d times, what is due %d times", replay, len(old.calls), schedule.asked)
+			}
+		})
+	}
+}

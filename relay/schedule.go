@@ -59,10 +59,11 @@ const (
 	moveSoonest = 5 * time.Millisecond
 )
 
-// moveDue moves delayed events into the log as they become due, on standby too: the store lets one relay at a time do so.
+// moveDue moves delayed events into the log as they become due, on standby too: the store lets one relay at a time do so. A
+// replay doesn't: it is an operator's, who needn't have the right to write events.
 func (r *Relay) moveDue(ctx context.Context) {
 	store, ok := able[ScheduleStore](r.store)
-	if !ok {
+	if !ok || r.config.Replay {
 		return
 	}
 	log := r.config.Logger.With("destination", r.config.Destination, "owner", r.config.Owner)

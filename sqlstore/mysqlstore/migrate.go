@@ -81,8 +81,8 @@ func (s *Store) Migrate(ctx context.Context) (applied []Migration, err error) {
 		if _, ok := done[m.version]; ok {
 			continue
 		}
-		for _, statement := range append(m.statements, s.config.migrationRecord(m)) {
-			if _, err := conn.ExecContext(ctx, s.config.expand(statement)); err != nil {
+		for _, statement := range s.config.migrationStatements(m) {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
 				return applied, explain(fmt.Sprintf("migrate the database (%03d_%s)", m.version, m.name), err)
 			}
 		}
@@ -188,6 +188,16 @@ func (s *Store) appliedMigrations(ctx context.Context, q querier) (map[int]time.
 func (c Config) migrationTable() string {
 	return c.expand("CREATE TABLE IF NOT EXISTS ${migration} (version INT NOT NULL PRIMARY KEY, name VARBINARY(255) NOT NULL, " +
 		"applied_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6))) ENGINE = InnoDB")
+}
+
+// migrationStatements are a migration's, and the one that notes it. Each is expanded once: names are not looked at for
+// further names.
+func (c Config) migrationStatements(m migrationFile) []string {
+	var list []string
+	for _, statement := range m.statements {
+		list = append(list, c.expand(statement))
+	}
+	return append(list, c.migrationRecord(m))
 }
 
 func (c Config) migrationRecord(m migrationFile) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -40,12 +41,13 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	var errs []error
 	if !validPrefix.MatchString(c.Prefix) {
-		errs = append(errs, fmt.Errorf("mysqlstore: Config.Prefix is %q: use lower-case letters, digits and underscores, "+
+		errs = append(errs, fmt.Errorf("mysqlstore: Config.Prefix is %.100q: use lower-case letters, digits and underscores, "+
 			"at most 32, not beginning with a digit", c.Prefix))
 	}
-	if utf8.RuneCountInString(c.Database) > 64 || strings.ContainsRune(c.Database, 0) || strings.HasSuffix(c.Database, " ") {
-		errs = append(errs, fmt.Errorf("mysqlstore: Config.Database is %q: names have at most 64 characters, no NUL and no "+
-			"space at the end", c.Database))
+	if utf8.RuneCountInString(c.Database) > 64 || !utf8.ValidString(c.Database) || strings.ContainsFunc(c.Database, unicode.IsControl) ||
+		strings.HasSuffix(c.Database, " ") {
+		errs = append(errs, fmt.Errorf("mysqlstore: Config.Database is %.100q: names have at most 64 characters of UTF-8, no control "+
+			"characters and no space at the end", c.Database))
 	}
 	return errors.Join(errs...)
 }

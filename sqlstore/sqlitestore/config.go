@@ -27,7 +27,7 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	if !validPrefix.MatchString(c.Prefix) || strings.HasPrefix(c.Prefix, "sqlite_") {
-		return fmt.Errorf(`sqlitestore: Config.Prefix is %q: use lower-case letters, digits and underscores, at most 32, `+
+		return fmt.Errorf(`sqlitestore: Config.Prefix is %.100q: use lower-case letters, digits and underscores, at most 32, `+
 			`beginning with a letter and not with "sqlite_"`, c.Prefix)
 	}
 	return nil

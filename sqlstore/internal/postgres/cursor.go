@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -138,14 +139,14 @@ type snapshot struct {
 func parseSnapshot(s string) (snapshot, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 {
-		return snapshot{}, fmt.Errorf("sqlstore: %q is not a pg_snapshot", s)
+		return snapshot{}, fmt.Errorf("sqlstore: %.100q is not a pg_snapshot", s)
 	}
 	var snap snapshot
 	var err error
 	number := func(s string) uint64 {
 		n, e := strconv.ParseUint(s, 10, 64)
 		if e != nil && err == nil {
-			err = fmt.Errorf("sqlstore: %q is not a pg_snapshot: %w", strings.Join(parts, ":"), e)
+			err = fmt.Errorf("sqlstore: %.100q is not a pg_snapshot: %w", strings.Join(parts, ":"), errors.Unwrap(e))
 		}
 		return n
 	}

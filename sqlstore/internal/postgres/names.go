@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Config names the tables.
 type Config struct {
-	// Schema holds the tables. Default: none, which leaves it to the connection's search_path.
+	// Schema holds the tables. Default: none, which leaves it to the connection's search_path. At most 63 bytes of UTF-8 in any
+	// case; blanks and double quotes are quoted. Not ' $ % \ and control characters: migrations also name the tables in
+	// string constants, in formats and in the bodies of functions.
 	Schema string
 	// Prefix begins the name of every table and function. Default "surepost_". Lower-case letters, digits and
 	// underscores, at most 32 bytes: index names must stay below PostgreSQL's 63.
@@ -31,10 +35,14 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	var errs []error
 	if !validPrefix.MatchString(c.Prefix) {
-		errs = append(errs, fmt.Errorf("sqlstore: Config.Prefix is %q: use lower-case letters, digits and underscores, at most 32, not beginning with a digit", c.Prefix))
+		errs = append(errs, fmt.Errorf("sqlstore: Config.Prefix is %.100q: use lower-case letters, digits and underscores, at most 32, not beginning with a digit", c.Prefix))
 	}
-	if len(c.Schema) > 63 || strings.ContainsRune(c.Schema, 0) {
-		errs = append(errs, fmt.Errorf("sqlstore: Config.Schema is %q: PostgreSQL's names have at most 63 bytes and no NUL", c.Schema))
+	switch {
+	case len(c.Schema) > 63 || !utf8.ValidString(c.Schema):
+		errs = append(errs, fmt.Errorf("sqlstore: Config.Schema is %.100q: PostgreSQL's names have at most 63 bytes, of UTF-8: shorten it", c.Schema))
+	case strings.ContainsAny(c.Schema, `'$%\`) || strings.ContainsFunc(c.Schema, unicode.IsControl):
+		errs = append(errs, fmt.Errorf(`sqlstore: Config.Schema is %q: it can't hold any of ' $ %% \ and control characters, because `+
+			"functions and string constants name the tables too: choose another schema, or ALTER SCHEMA … RENAME TO …", c.Schema))
 	}
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/surepost/surepost/cmd/surepost/internal/config"
 	"github.com/surepost/surepost/relay"
@@ -71,6 +72,10 @@ func (s *session) fail(err error) int {
 }
 
 func (s *session) tell(w io.Writer, f Failure) {
+	f.Error, f.Remedy, f.Problems = config.MaskText(f.Error), config.MaskText(f.Remedy), slices.Clone(f.Problems)
+	for i := range f.Problems {
+		f.Problems[i].Message = config.MaskText(f.Problems[i].Message)
+	}
 	if s.grammar.JSON {
 		line, err := json.Marshal(f)
 		if err == nil {

@@ -178,17 +178,17 @@ func (l *loader) unknownKey(prefix, full string) error {
 	}
 	if len(here) > 0 {
 		if near, ok := nearestLast(full, here); ok {
-			return wrong{fmt.Sprintf("unknown key %s", full), "did you mean " + near + "?"}
+			return wrong{fmt.Sprintf("unknown key %.100s", full), "did you mean " + near + "?"}
 		}
 	}
 	groups := l.groups()
 	if near, ok := nearest(full, append(slices.Clone(groups), everywhere...)); ok {
-		return wrong{fmt.Sprintf("unknown key %s", full), "did you mean " + near + "?"}
+		return wrong{fmt.Sprintf("unknown key %.100s", full), "did you mean " + near + "?"}
 	}
 	if near, ok := nearestLast(full, everywhere); ok {
-		return wrong{fmt.Sprintf("unknown key %s", full), "did you mean " + near + "?"}
+		return wrong{fmt.Sprintf("unknown key %.100s", full), "did you mean " + near + "?"}
 	}
-	return wrong{fmt.Sprintf("unknown key %s", full), "remove it; `surepost config keys` lists those that there are"}
+	return wrong{fmt.Sprintf("unknown key %.100s", full), "remove it; `surepost config keys` lists those that there are"}
 }
 
 // nearestLast compares the last parts of the paths only: a key in the wrong group is found too.
@@ -207,9 +207,9 @@ func nearestLast(full string, paths []string) (string, bool) {
 func unknown(where, name string, known []string) error {
 	slices.Sort(known)
 	if near, ok := nearest(name, known); ok {
-		return wrong{fmt.Sprintf("%s has the unknown key %s", where, name), "did you mean " + near + "?"}
+		return wrong{fmt.Sprintf("%s has the unknown key %.100s", where, name), "did you mean " + near + "?"}
 	}
-	return wrong{fmt.Sprintf("%s has the unknown key %s", where, name), "use " + oneOf(known)}
+	return wrong{fmt.Sprintf("%s has the unknown key %.100s", where, name), "use " + oneOf(known)}
 }
 
 // groups returns what keys are below of: database, database.tls and so on.

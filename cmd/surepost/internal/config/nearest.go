@@ -2,9 +2,16 @@ package config
 
 import "strings"
 
+// maxNameBytes is the longest name that is compared with the known ones: those have some 30 bytes, and what somebody wrote
+// into a file may be a megabyte.
+const maxNameBytes = 100
+
 // nearest returns the one of the known names that was probably meant: the fewest changes away, if they are few for its
 // length.
 func nearest(name string, known []string) (string, bool) {
+	if len(name) > maxNameBytes {
+		return "", false
+	}
 	best, least := "", 0
 	for _, k := range known {
 		if d := changes(strings.ToLower(name), strings.ToLower(k)); best == "" || d < least {

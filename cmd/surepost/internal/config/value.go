@@ -94,7 +94,7 @@ func choice(p *string, choices ...string) value {
 	return scalar{
 		parse: func(s string) error {
 			if !slices.Contains(choices, s) {
-				what := fmt.Sprintf("is %q", s)
+				what := fmt.Sprintf("is %.100q", s)
 				if near, ok := nearest(s, choices); ok {
 					return wrong{what, fmt.Sprintf("did you mean %s? It can be %s", near, oneOf(choices))}
 				}
@@ -119,7 +119,7 @@ func integer(p *int) value {
 		parse: func(s string) error {
 			n, err := strconv.Atoi(s)
 			if err != nil {
-				return wrong{fmt.Sprintf("is %q", s), "write a whole number, such as 250"}
+				return wrong{fmt.Sprintf("is %.100q", s), "write a whole number, such as 250"}
 			}
 			*p = n
 			return nil
@@ -139,7 +139,7 @@ func boolean(p *bool) value {
 			case "false":
 				*p = false
 			default:
-				return wrong{fmt.Sprintf("is %q", s), "write true or false"}
+				return wrong{fmt.Sprintf("is %.100q", s), "write true or false"}
 			}
 			return nil
 		},
@@ -169,13 +169,13 @@ func duration(p *time.Duration) value {
 func ParseDuration(s string) (time.Duration, error) {
 	const remedy = "write a number with a unit of ms, s, m, h or d, such as 250ms, 90s or 7d"
 	if _, err := strconv.ParseFloat(s, 64); err == nil && s != "0" {
-		return 0, wrong{fmt.Sprintf("is %q, without a unit", s), remedy}
+		return 0, wrong{fmt.Sprintf("is %.100q, without a unit", s), remedy}
 	}
 	whole, days := s, time.Duration(0)
 	if before, after, found := strings.Cut(s, "d"); found {
 		n, err := strconv.Atoi(before)
 		if err != nil || n < 0 || n > 36500 {
-			return 0, wrong{fmt.Sprintf("is %q", s), remedy}
+			return 0, wrong{fmt.Sprintf("is %.100q", s), remedy}
 		}
 		days, whole = time.Duration(n)*24*time.Hour, after
 		if whole == "" {
@@ -184,7 +184,10 @@ func ParseDuration(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(whole)
 	if err != nil {
-		return 0, wrong{fmt.Sprintf("is %q", s), remedy}
+		return 0, wrong{fmt.Sprintf("is %.100q", s), remedy}
+	}
+	if d > 0 && days > math.MaxInt64-d {
+		return 0, wrong{fmt.Sprintf("is %.100q, longer than 292 years", s), remedy}
 	}
 	return days + d, nil
 }
@@ -221,15 +224,15 @@ func size(p *int) value {
 				}
 				n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
 				if err != nil || n < 0 || n > math.MaxInt/u.bytes {
-					return wrong{fmt.Sprintf("is %q", s), remedy}
+					return wrong{fmt.Sprintf("is %.100q", s), remedy}
 				}
 				*p = int(n * u.bytes)
 				return nil
 			}
 			if _, err := strconv.ParseFloat(s, 64); err == nil {
-				return wrong{fmt.Sprintf("is %q, without a unit", s), remedy}
+				return wrong{fmt.Sprintf("is %.100q, without a unit", s), remedy}
 			}
-			return wrong{fmt.Sprintf("is %q", s), remedy}
+			return wrong{fmt.Sprintf("is %.100q", s), remedy}
 		},
 		show: func() string { return FormatSize(int64(*p)) },
 		want: "a size with its unit, such as 64MiB",

@@ -139,7 +139,7 @@ func validateDatabase(c *config.Config) config.Problems {
 // validateServer looks at a server's URL, its password and its files.
 func validateServer(c *config.Config, key, raw string) config.Problems {
 	u, err := url.Parse(raw)
-	if err != nil || u.User == nil && strings.Contains(raw, "@") {
+	if err != nil || config.Unencoded(u, raw) {
 		return config.Problems{c.Problem(key, "can't be parsed (it isn't shown, since it may hold a password)",
 			"write scheme://user@host:port/name, with : / ? # @ % and spaces in user and password percent-encoded")}
 	}
