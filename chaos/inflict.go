@@ -117,6 +117,11 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 	onLinks := func(breaks, mends func(*harness.Proxy)) error {
 		return during(func() error { each(breaks); return nil }, func() error { each(mends); return nil })
 	}
+	if f.kind.database {
+		if err := st.awaitDatabase(ctx); err != nil {
+			return err
+		}
+	}
 	switch f.kind.name {
 	case "kill":
 		p := st.processes[f.target]
@@ -175,6 +180,18 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 		return st.env.RabbitMQ.CloseAllConnections(limited)
 	}
 	panic("chaos: nobody knows how to inflict " + f.kind.name)
+}
+
+// awaitDatabase waits until PostgreSQL has recovered, if it is just doing so. Another fault may be in its way.
+func (st *stage) awaitDatabase(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementLimit)
+	defer cancel()
+	for {
+		err := st.pool.Ping(ctx)
+		if err == nil || !pause(ctx, 100*time.Millisecond) {
+			return err
+		}
+	}
 }
 
 // mend undoes a fault. If that fails the run is worth nothing: it is told in the report.

@@ -21,7 +21,8 @@ type kind struct {
 	// after is how long its target needs afterwards: it is left alone for so long.
 	after time.Duration
 
-	private bool // needs a server that is nobody else's
+	private  bool // needs a server that is nobody else's
+	database bool // is done by way of the database
 }
 
 // heavy reports whether a run must leave time after it.
@@ -77,15 +78,15 @@ var kinds = []kind{
 	{name: "latency", weight: 1, of: aLink, least: time.Second, most: 5 * time.Second},
 	{name: "refuse", weight: 2, of: aLink, least: 500 * time.Millisecond, most: 4 * time.Second},
 
-	{name: "terminate-backends", weight: 3, of: always("backends")},
+	{name: "terminate-backends", weight: 3, of: always("backends"), database: true},
 	{name: "postgres-crash", weight: 1, of: always(anyDatabase), least: 100 * time.Millisecond, most: 2 * time.Second, after: 4 * time.Second, private: true},
 	{name: "postgres-immediate-shutdown", weight: 1, of: always(anyDatabase), least: 100 * time.Millisecond, most: 2 * time.Second, after: 4 * time.Second, private: true},
 	{name: "postgres-freeze", weight: 1, of: always(anyDatabase), least: 500 * time.Millisecond, most: 4 * time.Second, private: true},
-	{name: "long-writer", weight: 2, of: always("long-writer"), least: 2 * time.Second, most: 10 * time.Second},
-	{name: "long-reader", weight: 2, of: always("long-reader"), least: 2 * time.Second, most: 10 * time.Second},
-	{name: "vacuum", weight: 2, of: always("vacuum")},
-	{name: "truncate", weight: 4, of: always(theLog), least: 2 * time.Second, most: 6 * time.Second},
-	{name: "change-lanes", weight: 3, of: always("lanes")},
+	{name: "long-writer", weight: 2, of: always("long-writer"), least: 2 * time.Second, most: 10 * time.Second, database: true},
+	{name: "long-reader", weight: 2, of: always("long-reader"), least: 2 * time.Second, most: 10 * time.Second, database: true},
+	{name: "vacuum", weight: 2, of: always("vacuum"), database: true},
+	{name: "truncate", weight: 4, of: always(theLog), least: 2 * time.Second, most: 6 * time.Second, database: true},
+	{name: "change-lanes", weight: 3, of: always("lanes"), database: true},
 
 	{name: "rabbitmq-crash", weight: 1, of: always(anyBroker), least: 100 * time.Millisecond, most: 2 * time.Second, after: 15 * time.Second, private: true},
 	{name: "rabbitmq-freeze", weight: 1, of: always(anyBroker), least: 500 * time.Millisecond, most: 4 * time.Second, private: true},
@@ -162,12 +163,11 @@ func plan(seed uint64, duration, every time.Duration, only []string) []fault {
 		}
 	}
 	r.Shuffle(len(bag), func(i, j int) { bag[i], bag[j] = bag[j], bag[i] })
-	// What takes longest to heal has its turn in the first half, or a run of a minute would end before.
-	for i := len(bag) / 2; i < len(bag); i++ {
-		for j := r.IntN(len(bag)/2 + 1); bag[i].heavy() && j < len(bag)/2; j++ {
-			if !bag[j].heavy() {
-				bag[i], bag[j] = bag[j], bag[i]
-			}
+	// What takes longest to heal has its turn in the first third, or a run of a minute would end before.
+	early := len(bag) / 3
+	for i := early; i < len(bag); i++ {
+		if k := bag[i]; k.heavy() {
+			bag = slices.Insert(slices.Delete(bag, i, i+1), r.IntN(early+1), k)
 		}
 	}
 

@@ -41,6 +41,8 @@ type deadLetter struct{ consumer, id, reason string }
 type verdict struct {
 	lost, ghosts, double, missingFollowUps, inversions, stuck []string
 	deadLettered, parked, altered, gaps, forgotten            []string
+
+	waiting []string // why keys are stuck
 }
 
 // judge compares what was done with what was written. It is the place where a run passes or fails, and it believes nobody but the
@@ -132,7 +134,7 @@ func judgeWritten(v *verdict, l ledger, effects map[handling]int, dead map[handl
 		}
 	}
 	if len(v.stuck) > 0 {
-		v.stuck = append(v.stuck, l.waiting...)
+		v.waiting = l.waiting
 	}
 }
 

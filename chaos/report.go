@@ -70,6 +70,9 @@ func (r *report) take(v verdict) {
 	r.count(&r.MissingFollowUps, "missing follow-up", v.missingFollowUps)
 	r.count(&r.Inversions, "inversion", v.inversions)
 	r.count(&r.Stuck, "stuck", v.stuck)
+	for _, text := range v.waiting {
+		r.Violations = append(r.Violations, "stuck, because: "+text)
+	}
 	r.count(&r.DeadLettered, "dead-lettered without cause", v.deadLettered)
 	r.count(&r.Parked, "parked without cause", v.parked)
 	r.count(&r.Altered, "altered", v.altered)
