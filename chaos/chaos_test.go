@@ -156,7 +156,8 @@ func TestTheLedgerFindsWhatIsPlanted(t *testing.T) {
 
 // A run that is killed itself leaves no process behind, be it frozen.
 func TestNothingOutlivesARun(t *testing.T) {
-	cmd, stdout, _ := start(t, shared(t), "-seed", "1", "-duration", "60s", "-every", "200ms", "-only", "freeze,lease-long-pause")
+	env := append(shared(t), "TMPDIR="+t.TempDir())
+	cmd, stdout, _ := start(t, env, "-seed", "1", "-duration", "60s", "-every", "200ms", "-only", "freeze,lease-long-pause")
 	cmd.Stdout = nil
 	progress, err := cmd.StdoutPipe()
 	if err != nil {

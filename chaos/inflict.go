@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/harness"
@@ -117,10 +118,8 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 	onLinks := func(breaks, mends func(*harness.Proxy)) error {
 		return during(func() error { each(breaks); return nil }, func() error { each(mends); return nil })
 	}
-	if f.kind.database {
-		if err := st.awaitDatabase(ctx); err != nil {
-			return err
-		}
+	if err := st.await(ctx, f.kind); err != nil {
+		return err
 	}
 	switch f.kind.name {
 	case "kill":
@@ -161,6 +160,8 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 		return during(func() error { return st.postgres.Pause(firm) }, func() error { return st.postgres.Unpause(firm) })
 	case "long-writer":
 		return st.writeLong(ctx, limited, f.lasts)
+	case "prepared-transaction":
+		return during(func() error { return st.prepare(limited) }, func() error { return st.commitPrepared(firm) })
 	case "long-reader":
 		return st.readLong(ctx, limited, f.lasts)
 	case "vacuum":
@@ -182,12 +183,20 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 	panic("chaos: nobody knows how to inflict " + f.kind.name)
 }
 
-// awaitDatabase waits until PostgreSQL has recovered, if it is just doing so. Another fault may be in its way.
-func (st *stage) awaitDatabase(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, statementLimit)
+// await waits until the server that a fault is done by has recovered, if it is just doing so: another fault may be in its way.
+func (st *stage) await(ctx context.Context, k kind) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*statementLimit)
 	defer cancel()
 	for {
-		err := st.pool.Ping(ctx)
+		var err error
+		if k.database {
+			err = st.pool.Ping(ctx)
+		}
+		if k.broker {
+			limited, cancel := context.WithTimeout(ctx, asking)
+			_, err = st.queued(limited)
+			cancel()
+		}
 		if err == nil || !pause(ctx, 100*time.Millisecond) {
 			return err
 		}
@@ -231,21 +240,56 @@ func (st *stage) shutDownAtOnce(ctx context.Context) error {
 // writeLong holds a transaction open that has written an event, and commits it.
 func (st *stage) writeLong(ctx, limited context.Context, d time.Duration) error {
 	return pgx.BeginFunc(limited, st.pool, func(tx pgx.Tx) error {
-		event := surepost.Event{ID: surepost.NewID(), Type: placed, Key: "placed/long"}
-		var number int64
-		if err := tx.QueryRow(limited, nextNumber, event.Key).Scan(&number); err != nil {
-			return err
-		}
-		event.Data = data{Number: number}
-		if _, err := tx.Exec(limited, noteWritten, event.ID, event.Type, event.Key, number, "", false, "chaos"); err != nil {
-			return err
-		}
-		if err := st.box.Write(limited, tx, event); err != nil {
+		if err := st.write(limited, tx, "long"); err != nil {
 			return err
 		}
 		pause(ctx, d)
 		return nil
 	})
+}
+
+// write writes an event and enters it in the ledger, as a producer does.
+func (st *stage) write(ctx context.Context, tx pgx.Tx, name string) error {
+	event := surepost.Event{ID: surepost.NewID(), Type: placed, Key: "placed/" + name}
+	var number int64
+	if err := tx.QueryRow(ctx, nextNumber, event.Key).Scan(&number); err != nil {
+		return err
+	}
+	event.Data = data{Number: number}
+	if _, err := tx.Exec(ctx, noteWritten, event.ID, event.Type, event.Key, number, "", false, "chaos"); err != nil {
+		return err
+	}
+	return st.box.Write(ctx, tx, event)
+}
+
+// prepare leaves a transaction behind that has written an event, belongs to no connection and outlives crashes (PostgreSQL docs,
+// "PREPARE TRANSACTION").
+func (st *stage) prepare(ctx context.Context) error {
+	tx, err := st.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) // after PREPARE there is none: a warning
+	if err := st.write(ctx, tx, "prepared"); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `PREPARE TRANSACTION 'chaos'`)
+	return err
+}
+
+func (st *stage) commitPrepared(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*statementLimit)
+	defer cancel()
+	for {
+		_, err := st.pool.Exec(ctx, `COMMIT PREPARED 'chaos'`)
+		var gone *pgconn.PgError
+		if errors.As(err, &gone) && gone.Code == "42704" { // undefined_object: an earlier try came through
+			return nil
+		}
+		if err == nil || !pause(ctx, 200*time.Millisecond) {
+			return err
+		}
+	}
 }
 
 // readLong holds a snapshot and a lock on the log, as a backup does.

@@ -23,6 +23,7 @@ type kind struct {
 
 	private  bool // needs a server that is nobody else's
 	database bool // is done by way of the database
+	broker   bool // … the broker
 }
 
 // heavy reports whether a run must leave time after it.
@@ -83,6 +84,7 @@ var kinds = []kind{
 	{name: "postgres-immediate-shutdown", weight: 1, of: always(anyDatabase), least: 100 * time.Millisecond, most: 2 * time.Second, after: 4 * time.Second, private: true},
 	{name: "postgres-freeze", weight: 1, of: always(anyDatabase), least: 500 * time.Millisecond, most: 4 * time.Second, private: true},
 	{name: "long-writer", weight: 2, of: always("long-writer"), least: 2 * time.Second, most: 10 * time.Second, database: true},
+	{name: "prepared-transaction", weight: 2, of: always("prepared"), least: 2 * time.Second, most: 10 * time.Second, database: true},
 	{name: "long-reader", weight: 2, of: always("long-reader"), least: 2 * time.Second, most: 10 * time.Second, database: true},
 	{name: "vacuum", weight: 2, of: always("vacuum"), database: true},
 	{name: "truncate", weight: 4, of: always(theLog), least: 2 * time.Second, most: 6 * time.Second, database: true},
@@ -91,7 +93,7 @@ var kinds = []kind{
 	{name: "rabbitmq-crash", weight: 1, of: always(anyBroker), least: 100 * time.Millisecond, most: 2 * time.Second, after: 15 * time.Second, private: true},
 	{name: "rabbitmq-freeze", weight: 1, of: always(anyBroker), least: 500 * time.Millisecond, most: 4 * time.Second, private: true},
 	{name: "memory-alarm", weight: 1, of: always(anyBroker), least: time.Second, most: 4 * time.Second, after: 6 * time.Second, private: true},
-	{name: "close-connections", weight: 1, of: always("connections")},
+	{name: "close-connections", weight: 1, of: always("connections"), broker: true},
 }
 
 func kindNames() []string {
