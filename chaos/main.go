@@ -52,7 +52,7 @@ type options struct {
 }
 
 const (
-	defaultEvery = 2 * time.Second
+	defaultEvery = 1500 * time.Millisecond
 	defaultRate  = 80
 	leastTime    = 5 * time.Second
 )
@@ -287,6 +287,7 @@ func (st *stage) fill(r *report, l ledger) {
 	for _, name := range roleNames() {
 		p := st.processes[name]
 		r.Starts += p.lives
+		r.Emptied += int(p.count().Emptied)
 		ended = append(ended, p.endedByItself()...)
 	}
 	r.count(&r.EndedThemselves, "a process ended by itself", ended)

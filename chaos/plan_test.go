@@ -51,8 +51,8 @@ func TestAMinuteHasWhatHurtsMost(t *testing.T) {
 		for _, f := range faults {
 			minute[f.kind.name]++
 		}
-		if len(faults) < 22 {
-			t.Errorf("seed %d has %d faults in a minute, want 22 at least", seed, len(faults))
+		if len(faults) < 30 {
+			t.Errorf("seed %d has %d faults in a minute, want 30 at least", seed, len(faults))
 		}
 		if minute["postgres-crash"]+minute["postgres-immediate-shutdown"] == 0 || minute["rabbitmq-crash"] == 0 {
 			t.Errorf("seed %d crashes no server of a kind in a minute: %v", seed, minute)

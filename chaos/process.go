@@ -38,14 +38,13 @@ type process struct {
 
 // life is the process from one start to its end.
 type life struct {
-	cmd    *exec.Cmd
-	stdin  io.Closer // its end is how the process learns of ours
-	done   atomic.Int64
-	copies atomic.Int64
-	ready  chan struct{}
-	exited chan struct{} // closed once err is set
-	err    error
-	wanted atomic.Bool // its end is our doing
+	cmd                   *exec.Cmd
+	stdin                 io.Closer // its end is how the process learns of ours
+	done, copies, emptied atomic.Int64
+	ready                 chan struct{}
+	exited                chan struct{} // closed once err is set
+	err                   error
+	wanted                atomic.Bool // its end is our doing
 }
 
 // start starts the process if it doesn't run. It doesn't wait until it does its work.
@@ -110,6 +109,7 @@ func (l *life) listen(stdout io.Reader) {
 		}
 		l.done.Store(max(l.done.Load(), t.Done))
 		l.copies.Store(max(l.copies.Load(), t.Copies))
+		l.emptied.Store(max(l.emptied.Load(), t.Emptied))
 	}
 }
 
@@ -119,6 +119,7 @@ func (p *process) over(l *life) {
 	p.mu.Lock()
 	p.before.Done += l.done.Load()
 	p.before.Copies += l.copies.Load()
+	p.before.Emptied += l.emptied.Load()
 	if p.life == l {
 		p.life = nil
 	}
@@ -228,6 +229,7 @@ func (p *process) count() told {
 	if p.life != nil {
 		sum.Done += p.life.done.Load()
 		sum.Copies += p.life.copies.Load()
+		sum.Emptied += p.life.emptied.Load()
 	}
 	return sum
 }

@@ -97,15 +97,16 @@ func runRole(args []string) int {
 
 // told is what a process tells its parent, one JSON object a line. It is for the progress line: no check rests on it.
 type told struct {
-	Ready  bool  `json:"ready,omitempty"`
-	Done   int64 `json:"done,omitempty"`   // events written, published or handled since it began
-	Copies int64 `json:"copies,omitempty"` // events that came again and were dropped
+	Ready   bool  `json:"ready,omitempty"`
+	Done    int64 `json:"done,omitempty"`    // events written, published or handled since it began
+	Copies  int64 `json:"copies,omitempty"`  // events that came again and were dropped
+	Emptied int64 `json:"emptied,omitempty"` // leaves of the log's ring
 }
 
 // teller tells the parent how the work goes.
 type teller struct {
-	done, copies atomic.Int64
-	once         sync.Once
+	done, copies, emptied atomic.Int64
+	once                  sync.Once
 
 	mu    sync.Mutex
 	to    *json.Encoder
@@ -130,7 +131,7 @@ func (t *teller) run() {
 		case <-t.end:
 			more = false
 		}
-		if now := (told{Done: t.done.Load(), Copies: t.copies.Load()}); now != last {
+		if now := (told{Done: t.done.Load(), Copies: t.copies.Load(), Emptied: t.emptied.Load()}); now != last {
 			t.send(now)
 			last = now
 		}
