@@ -6,14 +6,16 @@
 # make up            starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
 # make down          ends them
 # make bench         every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
+# make soak          chaos with new seeds for HOURS hours, until a promise is broken
 # make lint          gofmt, go vet, staticcheck
 
-MODULES := . harness telemetry integration cmd/surepost examples examples/orm deploy bench
+MODULES := . harness telemetry integration cmd/surepost examples examples/orm deploy bench chaos
 SERVED := harness integration cmd/surepost examples examples/orm
 SUITES ?= forky
 N ?= 20000
+HOURS ?= 4
 
-.PHONY: test test-images images demo up down bench lint servers tidy
+.PHONY: test test-images images demo up down bench soak lint servers tidy
 
 test: servers
 	@failed=; for m in $(MODULES); do \
@@ -52,6 +54,12 @@ down:
 # CASES=drain,wal runs only these; the others' results stay.
 bench: servers
 	@go run ./bench all -only "$(CASES)"
+
+# Each run prints its seed. The first that fails keeps its logs, and says where they are and how to run it again.
+soak: servers
+	@end=$$(($$(date +%s) + $(HOURS) * 3600)); while [ $$(date +%s) -lt $$end ]; do \
+		go run ./chaos -duration 120s || exit 1; \
+	done
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
