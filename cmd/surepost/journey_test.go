@@ -58,16 +58,22 @@ func openShop(t *testing.T, options ...harness.Option) *shop {
 	s.pool = pool
 	s.box, err = outbox.New(pgxstore.New(pool), outbox.Config{Source: "shop"})
 	must(t, err)
-	conn, err := amqp091.Dial(env.RabbitMQ.URL())
-	must(t, err)
-	t.Cleanup(func() { conn.Close() })
+	s.listen(env.RabbitMQ.URL())
+	return s
+}
+
+// listen consumes what is published for orders.
+func (s *shop) listen(address string) {
+	s.t.Helper()
+	conn, err := amqp091.Dial(address)
+	must(s.t, err)
+	s.t.Cleanup(func() { conn.Close() })
 	s.channel, err = conn.Channel()
-	must(t, err)
-	must(t, s.channel.ExchangeDeclare("events", "topic", true, false, false, false, nil))
+	must(s.t, err)
+	must(s.t, s.channel.ExchangeDeclare("events", "topic", true, false, false, false, nil))
 	s.queue("orders", "events", "shop.Order*", "shop.OrderCreated")
 	s.came, err = s.channel.Consume("orders", "", true, false, false, false, nil)
-	must(t, err)
-	return s
+	must(s.t, err)
 }
 
 func must(t *testing.T, err error) {
