@@ -34,7 +34,7 @@ func (e *Engine) tlsHint(err error) string {
 	case refused && strings.Contains(says, "no encryption"):
 		return "if pg_hba.conf has the user for encrypted connections only (hostssl): sslmode=verify-full and sslrootcert; otherwise add a line for user, database and address"
 	case refused && strings.Contains(says, "client certificate"), refused && strings.Contains(says, "certificate authentication failed"):
-		return "the server wants a certificate that is made out to this user and signed by the CA in its ssl_ca_file, and one of another CA isn't even sent: "+
+		return "the server wants a certificate that is made out to this user and signed by the CA in its ssl_ca_file, and one of another CA isn't even sent: " +
 			"name it and its key (sslcert, sslkey)"
 	}
 	return ""
