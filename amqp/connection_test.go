@@ -188,6 +188,20 @@ func TestTLSIsSpokenAndVerified(t *testing.T) {
 	}
 }
 
+// In TLS 1.3 a server refuses a client's certificate when the client takes the handshake to be over.
+func TestACertificateThatTheBrokerWantsIsAskedFor(t *testing.T) {
+	borrowed := httptest.NewTLSServer(nil)
+	defer borrowed.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(borrowed.Certificate())
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		url := tlsFront(t, startBroker(t, amqptest.Config{}), &tls.Config{
+			Certificates: borrowed.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert, MinVersion: version, MaxVersion: version})
+		_, err := dial(testContext(t), Connection{URLs: []string{url}, TLS: &tls.Config{RootCAs: roots}})
+		wantText(t, err, "client certificate", "Connection.TLS.Certificates")
+	}
+}
+
 // tlsFront speaks TLS in front of a broker, and returns the URL.
 func tlsFront(t *testing.T, b *amqptest.Broker, config *tls.Config) string {
 	t.Helper()

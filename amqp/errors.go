@@ -97,7 +97,6 @@ func diagnoseTLS(n node, err error) (problem, remedy string) {
 		authority x509.UnknownAuthorityError
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
-		alert     tls.AlertError
 	)
 	switch {
 	case errors.As(err, &notTLS):
@@ -109,7 +108,7 @@ func diagnoseTLS(n node, err error) (problem, remedy string) {
 			"use a host that it names, or set Connection.TLS.ServerName to one"
 	case errors.As(err, &invalid):
 		return "its certificate isn't valid", "renew it, or check this machine's clock"
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return "it ended the TLS handshake", "it may want a client certificate: set Connection.TLS.Certificates"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return "it hung up during the TLS handshake", "use the TLS port (5671), and see RabbitMQ's log"
@@ -117,7 +116,18 @@ func diagnoseTLS(n node, err error) (problem, remedy string) {
 	return "TLS failed", "see the cause, and RabbitMQ's log"
 }
 
+// isAlert reports whether the node has ended the connection by an alert of TLS. In TLS 1.3 it judges the client's certificate
+// when the handshake is over for the client (RFC 8446, §4.4.3), so that this comes while AMQP is spoken already. crypto/tls has
+// no type for it: tls.AlertError is QUIC's.
+func isAlert(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error"
+}
+
 func diagnoseLogin(n node, err error) (problem, remedy string) {
+	if isAlert(err) {
+		return diagnoseTLS(n, err)
+	}
 	var e *amqp091.Error
 	if !errors.As(err, &e) {
 		return "the AMQP handshake failed", "see the cause, and RabbitMQ's log"
@@ -134,6 +144,10 @@ func diagnoseLogin(n node, err error) (problem, remedy string) {
 			"enable PLAIN at the broker, or choose another by auth_mechanism in the URL"
 	case e.Server:
 		return "it refused the connection", "see the cause, and RabbitMQ's log"
+	case n.tls && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		// Its alert is lost where it hangs up while the client still writes.
+		return "it hung up after the TLS handshake, before it said anything",
+			"it may want a client certificate, or another one: set Connection.TLS.Certificates, and see RabbitMQ's log"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		// A proxy, of which a container's published port is one, accepts connections before RabbitMQ does.
 		return "it hung up before it said anything", "wait, if RabbitMQ is just starting behind a proxy, " +

@@ -34,6 +34,7 @@ type Relay struct {
 // New returns a relay from the store to the publisher.
 func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	chosen := config.Retention
+	name, instance := config.Owner, surepost.NewID()
 	config = config.withDefaults()
 	err := config.validate()
 	if store == nil {
@@ -44,7 +45,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 	}
 	lanes, several := store.(LaneStore)
 	if !several {
-		lanes = oneLane{store}
+		lanes = newOneLane(store, name, instance)
 		if config.Lanes > 1 {
 			err = errors.Join(err, fmt.Errorf("relay: Config.Lanes is %d, and this store (%T) has one lane: set it to 1, or use a store that is a LaneStore, "+
 				"as those on PostgreSQL are", config.Lanes, store))
@@ -59,7 +60,7 @@ func New(store Store, publisher Publisher, config Config) (*Relay, error) {
 		return nil, err
 	}
 	return &Relay{
-		store: lanes, publisher: publisher, config: config, instance: surepost.NewID(),
+		store: lanes, publisher: publisher, config: config, instance: instance,
 		pace: newPace(config.MaxEventsPerSecond),
 		led:  map[*leader]struct{}{}, lanes: map[Lane]*LaneReport{},
 	}, nil

@@ -30,7 +30,7 @@ func TestOldEventsAreLookedForEveryMinute(t *testing.T) {
 			var logged bytes.Buffer
 			store := &retaining{report: RetentionReport{Held: []Holdup{{Reason: "a backup"}}}}
 			hooked := 0
-			r := &Relay{store: oneLane{store}, config: Config{
+			r := &Relay{store: oneLane{Store: store}, config: Config{
 				Retention: c.retention, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 				Hooks: Hooks{OnRetention: func(RetentionReport, error) { hooked++ }},
 			}.withDefaults()}

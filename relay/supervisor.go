@@ -134,7 +134,9 @@ func (s *supervisor) look(ctx context.Context) (wait time.Duration, err error) {
 	case err != nil:
 		return 0, err
 	}
-	s.namesake = nil
+	if _, one := s.store.(oneLane); !one { // which is told by the lease
+		s.namesake = nil
+	}
 	s.count(ctx, m.Lanes)
 	s.watch(m, time.Now())
 	if s.away != nil {
@@ -147,7 +149,14 @@ func (s *supervisor) look(ctx context.Context) (wait time.Duration, err error) {
 	has := m.has(s.config.Owner, len(s.leaders))
 	share := shares(m.Lanes, m.Relays, has)[s.config.Owner]
 	s.give(share)
-	return s.take(ctx, attempt, m, share)
+	wait, err = s.take(ctx, attempt, m, share)
+	switch {
+	case errors.As(err, &taken):
+		return s.meet(taken)
+	case err == nil:
+		s.namesake = nil
+	}
+	return wait, err
 }
 
 func (s *supervisor) join(ctx context.Context) (Membership, error) {

@@ -30,6 +30,7 @@ type shop struct {
 	user
 	pool    *pgxpool.Pool
 	box     *outbox.Outbox[pgx.Tx]
+	commit  func(events ...surepost.Event) error // elsewhere than in PostgreSQL
 	channel *amqp091.Channel
 	came    <-chan amqp091.Delivery
 }
@@ -58,16 +59,22 @@ func openShop(t *testing.T, options ...harness.Option) *shop {
 	s.pool = pool
 	s.box, err = outbox.New(pgxstore.New(pool), outbox.Config{Source: "shop"})
 	must(t, err)
-	conn, err := amqp091.Dial(env.RabbitMQ.URL())
-	must(t, err)
-	t.Cleanup(func() { conn.Close() })
+	s.listen(env.RabbitMQ.URL())
+	return s
+}
+
+// listen consumes what is published for orders.
+func (s *shop) listen(address string) {
+	s.t.Helper()
+	conn, err := amqp091.Dial(address)
+	must(s.t, err)
+	s.t.Cleanup(func() { conn.Close() })
 	s.channel, err = conn.Channel()
-	must(t, err)
-	must(t, s.channel.ExchangeDeclare("events", "topic", true, false, false, false, nil))
+	must(s.t, err)
+	must(s.t, s.channel.ExchangeDeclare("events", "topic", true, false, false, false, nil))
 	s.queue("orders", "events", "shop.Order*", "shop.OrderCreated")
 	s.came, err = s.channel.Consume("orders", "", true, false, false, false, nil)
-	must(t, err)
-	return s
+	must(s.t, err)
 }
 
 func must(t *testing.T, err error) {
@@ -88,6 +95,10 @@ func (s *shop) queue(name, exchange string, keys ...string) {
 
 func (s *shop) write(events ...surepost.Event) {
 	s.t.Helper()
+	if s.commit != nil {
+		must(s.t, s.commit(events...))
+		return
+	}
 	must(s.t, pgx.BeginFunc(s.t.Context(), s.pool, func(tx pgx.Tx) error { return s.box.Write(s.t.Context(), tx, events...) }))
 }
 

@@ -230,6 +230,7 @@ func (r *Relay) start() *process {
 		return r.running
 	}
 	p := &process{store: newStore(r.store), done: make(chan struct{})}
+	p.store.owner = r.config.Owner
 	p.store.keysGoOn = r.config.Parking == relay.ParkKeyGoesOn
 	var err error
 	if p.relay, err = relay.New(p.store, r.Publisher, r.config); err != nil {

@@ -16,7 +16,8 @@ var errCrashed = errors.New("relaytest: the relay's process has crashed")
 // wait for that; and from a crash on nothing of this process gets through to the store any more.
 type store struct {
 	relay.Store
-	keysGoOn bool // relay.ParkKeyGoesOn: nothing waits behind a parked event
+	keysGoOn bool   // relay.ParkKeyGoesOn: nothing waits behind a parked event
+	owner    string // by which the lease is asked for, whichever process it is: after a crash it is had back at once
 
 	mu      sync.Mutex
 	frozen  bool // nothing is stored any more
@@ -72,11 +73,11 @@ func (s *store) Check(ctx context.Context) error {
 	return s.Store.Check(ctx)
 }
 
-func (s *store) Acquire(ctx context.Context, lane relay.Lane, owner string, ttl time.Duration) (relay.Lease, error) {
+func (s *store) Acquire(ctx context.Context, lane relay.Lane, _ string, ttl time.Duration) (relay.Lease, error) {
 	if err := s.alive(); err != nil {
 		return relay.Lease{}, err
 	}
-	return s.Store.Acquire(ctx, lane, owner, ttl)
+	return s.Store.Acquire(ctx, lane, s.owner, ttl)
 }
 
 func (s *store) Renew(ctx context.Context, lease relay.Lease, ttl time.Duration) error {

@@ -162,6 +162,8 @@ func (p *practice) failed(ctx context.Context, c check, err error) diagnosis.Fin
 		}
 	case state == "55P03", state == "57014": // lock_not_available, query_canceled
 		f.Remedy = "somebody locks what it reads, or the server is very busy: see the findings about locks, and ask again"
+	case p.engine.tlsHint(err) != "":
+		f.Remedy = p.engine.tlsHint(err)
 	case p.engine.hint(state) != "":
 		f.Remedy = p.engine.hint(state)
 	case p.gone:

@@ -17,6 +17,9 @@ func (e *Engine) explain(doing string, err error) error {
 	if strings.Contains(err.Error(), "unsupported startup parameter") { // pgbouncer's, whose errors have one code
 		hint = "take it out of the URL (Config.Schema does the work of search_path), or name it in pgbouncer's ignore_startup_parameters"
 	}
+	if secured := e.tlsHint(err); secured != "" {
+		hint = secured
+	}
 	if hint != "" {
 		return fmt.Errorf("sqlstore: %s: %w (%s)", doing, err, hint)
 	}
@@ -41,7 +44,7 @@ func (e *Engine) Dial(ctx context.Context) (Conn, error) {
 	if err == nil {
 		return conn, nil
 	}
-	if sqlState(err) != "" || ctx.Err() != nil {
+	if sqlState(err) != "" || ctx.Err() != nil || e.tlsHint(err) != "" {
 		return nil, e.explain("connect to PostgreSQL", err)
 	}
 	return nil, fmt.Errorf("sqlstore: connect to PostgreSQL: %w (is it running, and are host and port in the URL right?)", err)

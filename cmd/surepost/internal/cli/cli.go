@@ -55,6 +55,7 @@ type session struct {
 	grammar *grammar
 	flags   map[string][]string
 	now     func() time.Time
+	config  *config.Config // once it was loaded
 }
 
 // Run runs one command and returns the exit code. ctx ends when it is asked to stop.
@@ -152,7 +153,17 @@ func flagsOf(keys []*config.Key) (plugin any, given func() map[string][]string) 
 
 // load returns the configuration with what is wrong with it so far.
 func (s *session) load() (*config.Config, config.Problems) {
-	return config.Load(config.Sources{File: s.grammar.Config, Environment: s.Environment, Flags: s.flags})
+	c, problems := config.Load(config.Sources{File: s.grammar.Config, Environment: s.Environment, Flags: s.flags})
+	s.config = c
+	return c, problems
+}
+
+// inKeys says what a library says in the names of the keys.
+func (s *session) inKeys(text string) string {
+	if s.config == nil {
+		return text
+	}
+	return s.config.InKeys(text)
 }
 
 // by is who is recorded for an action: what the flag says, or the user of the operating system.

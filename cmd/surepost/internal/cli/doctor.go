@@ -52,6 +52,9 @@ func (cmd doctorCommand) Run(s *session) error {
 	}
 	findings = append(findings, broker...)
 	diagnosis.Sort(findings)
+	for i := range findings {
+		findings[i].Cause, findings[i].Remedy = s.inKeys(findings[i].Cause), s.inKeys(findings[i].Remedy)
+	}
 	if err := s.printFindings(findings, cmd.All); err != nil {
 		return err
 	}

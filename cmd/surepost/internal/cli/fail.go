@@ -67,6 +67,7 @@ func (s *session) fail(err error) int {
 	case errors.Is(err, relay.ErrHalt):
 		code = exitHalted
 	}
+	told.Error, told.Remedy = s.inKeys(told.Error), s.inKeys(told.Remedy)
 	s.tell(s.Err, told)
 	return code
 }

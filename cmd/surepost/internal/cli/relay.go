@@ -32,8 +32,13 @@ func (cmd relayCommand) Run(s *session) error {
 			return err
 		}
 	}
-	served := newServed(db, logger)
-	r, err := relay.New(db.Store, connect.NewPublisher(db.config, logger, connect.Target{}), connect.RelayConfig(db.config, logger, served.hooks()))
+	tracing, err := s.tracing(db, logger)
+	if err != nil {
+		return err
+	}
+	defer tracing.Close(s.ctx)
+	served, publisher := newServed(db, logger), connect.NewPublisher(db.config, logger, connect.Target{})
+	r, err := relay.New(db.Store, publisher, connect.RelayConfig(db.config, logger, relay.JoinHooks(served.hooks(), tracing.Hooks(publisher))))
 	if err != nil {
 		return err
 	}
@@ -52,6 +57,11 @@ func (cmd relayCommand) Run(s *session) error {
 	}
 	logger.Info("surepost relay has stopped")
 	return nil
+}
+
+// tracing sends spans to where the configuration says; nil for nowhere.
+func (s *session) tracing(db *opened, logger *slog.Logger) (*connect.Tracing, error) {
+	return connect.NewTracing(s.ctx, db.config, s.Environment, version(s.Version).Version, logger)
 }
 
 func migrateFirst(s *session, db *opened, logger *slog.Logger) error {

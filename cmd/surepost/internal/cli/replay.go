@@ -120,9 +120,15 @@ func showCounts(w io.Writer, v ReplayCountView) {
 // replay publishes what is left of a replay, until it is done or the program is asked to stop.
 func (s *session) replay(db *opened, name string, to target) error {
 	logger := s.logger(db.config)
-	settings := connect.RelayConfig(db.config, logger, relay.Hooks{})
+	tracing, err := s.tracing(db, logger)
+	if err != nil {
+		return err
+	}
+	defer tracing.Close(s.ctx)
+	publisher := connect.NewPublisher(db.config, logger, connect.Target{Exchange: to.Exchange, Queue: to.Queue})
+	settings := connect.RelayConfig(db.config, logger, tracing.Hooks(publisher))
 	settings.Destination, settings.Replay, settings.MaxEventsPerSecond = name, true, to.Rate
-	r, err := relay.New(db.Store, connect.NewPublisher(db.config, logger, connect.Target{Exchange: to.Exchange, Queue: to.Queue}), settings)
+	r, err := relay.New(db.Store, publisher, settings)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ type Config struct {
 	Broker   Broker
 	Relay    Relay
 	HTTP     HTTP
+	Tracing  Tracing
 	Log      Log
 
 	keys    []*Key
@@ -95,6 +96,16 @@ type Relay struct {
 // HTTP says where metrics and health are served.
 type HTTP struct {
 	Listen string
+}
+
+// Tracing says where the relay's spans are sent to.
+type Tracing struct {
+	Endpoint    string
+	Protocol    string
+	HeadersFile string
+	ServiceName string
+	SampleRatio float64
+	TLS         TLS
 }
 
 // Log says what is logged, and how.

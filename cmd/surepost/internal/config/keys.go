@@ -71,7 +71,7 @@ func Keys() []*Key { return new(Config).table() }
 
 // table is what can be configured: the one place where a key is named.
 func (c *Config) table() []*Key {
-	d, b, r := &c.Database, &c.Broker, &c.Relay
+	d, b, r, t := &c.Database, &c.Broker, &c.Relay, &c.Tracing
 	return []*Key{
 		{Path: "database.url", value: text(&d.URL), Kind: "URL", Secret: SecretURL, Common: true,
 			Help: "The database: postgres://, postgresql://, mysql://, mariadb://, sqlite:// or the path of an SQLite file."},
@@ -103,11 +103,11 @@ func (c *Config) table() []*Key {
 		{Path: "broker.password", value: text(&b.Password), Kind: "text", Secret: SecretWhole, NoFlag: true,
 			Help: "The password, if the URLs have none."},
 		{Path: "broker.passwordFile", value: text(&b.PasswordFile), Kind: "path", Help: "A file with the password, read anew at each connect."},
-		{Path: "broker.tls.caFile", value: text(&b.TLS.CAFile), Kind: "path",
+		{Path: "broker.tls.caFile", value: text(&b.TLS.CAFile), Kind: "path", Field: "Connection.TLS.RootCAs",
 			Help: "The certificates (PEM) that the nodes' are verified with. Default: the system's."},
-		{Path: "broker.tls.certFile", value: text(&b.TLS.CertFile), Kind: "path", Help: "The client's certificate (PEM)."},
+		{Path: "broker.tls.certFile", value: text(&b.TLS.CertFile), Kind: "path", Field: "Connection.TLS.Certificates", Help: "The client's certificate (PEM)."},
 		{Path: "broker.tls.keyFile", value: text(&b.TLS.KeyFile), Kind: "path", Help: "The client certificate's key (PEM)."},
-		{Path: "broker.tls.serverName", value: text(&b.TLS.ServerName), Kind: "text",
+		{Path: "broker.tls.serverName", value: text(&b.TLS.ServerName), Kind: "text", Field: "Connection.TLS.ServerName",
 			Help: "The name that the nodes' certificates must have. Default: each URL's host."},
 		{Path: "broker.name", value: text(&b.Name), Kind: "text", Field: "Connection.Name",
 			Help: "The connection's name in RabbitMQ's management pages. Default: the program's name and process id."},
@@ -181,6 +181,21 @@ func (c *Config) table() []*Key {
 
 		{Path: "http.listen", value: text(&c.HTTP.Listen), Kind: "address", Default: ":8080",
 			Help: "Where `surepost relay` serves /metrics, /healthz and /readyz: host:port, or off."},
+		{Path: "tracing.otlpEndpoint", value: text(&t.Endpoint), Kind: "URL", Secret: SecretURL,
+			Help: "The OpenTelemetry collector that gets a span of each try to publish an event whose trace is sampled: http://host:4318, https://, or off. Default: the variable OTEL_EXPORTER_OTLP_ENDPOINT, or off."},
+		{Path: "tracing.protocol", value: choice(&t.Protocol, "http/protobuf", "grpc"), Kind: "http/protobuf or grpc",
+			Help: "How spans are sent. Default: the variable OTEL_EXPORTER_OTLP_PROTOCOL, or http/protobuf."},
+		{Path: "tracing.headersFile", value: text(&t.HeadersFile), Kind: "path",
+			Help: "A file with headers for the collector, such as its token: `name: value`, one a line. It is read at the start."},
+		{Path: "tracing.serviceName", value: text(&t.ServiceName), Kind: "text",
+			Help: "The spans' service.name. Default: the variable OTEL_SERVICE_NAME, or surepost."},
+		{Path: "tracing.sampleRatio", value: ratio(&t.SampleRatio), Kind: "number from 0 to 1", Default: "1",
+			Help: "The share of traces that get spans here, of those that their producer has sampled. By default OTEL_TRACES_SAMPLER decides, if it is set."},
+		{Path: "tracing.tls.caFile", value: text(&t.TLS.CAFile), Kind: "path",
+			Help: "The certificates (PEM) that the collector's is verified with. Default: the system's."},
+		{Path: "tracing.tls.certFile", value: text(&t.TLS.CertFile), Kind: "path", Help: "The client's certificate (PEM)."},
+		{Path: "tracing.tls.keyFile", value: text(&t.TLS.KeyFile), Kind: "path", Help: "The client certificate's key (PEM)."},
+
 		{Path: "log.level", value: choice(&c.Log.Level, "debug", "info", "warn", "error"), Kind: "debug, info, warn or error", Default: "info",
 			Help: "What is logged, on standard error."},
 		{Path: "log.format", value: choice(&c.Log.Format, "text", "json"), Kind: "text or json", Default: "text", Help: "How it is logged."},

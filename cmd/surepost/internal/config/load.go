@@ -143,7 +143,7 @@ func (l *loader) contradictions() {
 		either("relay.retention", "relay.keepForever", "")
 	}
 	either("broker.password", "broker.passwordFile", "")
-	for _, server := range []string{"database", "broker"} {
+	for _, server := range []string{"database", "broker", "tracing"} {
 		together(server+".tls.certFile", server+".tls.keyFile", "")
 		together(server+".tls.keyFile", server+".tls.certFile", "")
 	}

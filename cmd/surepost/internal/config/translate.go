@@ -54,6 +54,16 @@ func (c *Config) Translate(err error) Problems {
 	return problems
 }
 
+// InKeys says what a library says in the names of the keys: relay.Config.Owner, or Config.Owner, is relay.owner.
+func (c *Config) InKeys(s string) string {
+	for _, k := range c.keys {
+		if k.Field != "" && strings.Contains(s, k.Field) {
+			s = regexp.MustCompile(`(\b[a-z]+\.)?\b`+regexp.QuoteMeta(k.Field)+`\b`).ReplaceAllLiteralString(s, k.Path)
+		}
+	}
+	return s
+}
+
 // cutLast parts what is wrong from the remedy, at the last colon that a space follows.
 func cutLast(s string) (what, remedy string, ok bool) {
 	i := strings.LastIndex(s, ": ")

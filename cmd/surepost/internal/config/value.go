@@ -130,6 +130,23 @@ func integer(p *int) value {
 	}
 }
 
+func ratio(p *float64) value {
+	const want = "a number from 0 to 1, such as 0.1"
+	return scalar{
+		parse: func(s string) error {
+			f, err := strconv.ParseFloat(s, 64)
+			if err != nil || !(f >= 0 && f <= 1) {
+				return wrong{fmt.Sprintf("is %q", s), "write " + want}
+			}
+			*p = f
+			return nil
+		},
+		show: func() string { return strconv.FormatFloat(*p, 'g', -1, 64) },
+		want: want,
+		tags: []string{"!!int", "!!float"},
+	}
+}
+
 func boolean(p *bool) value {
 	return scalar{
 		parse: func(s string) error {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/amqp"
 	"github.com/surepost/surepost/cmd/surepost/internal/config"
 	"github.com/surepost/surepost/relay"
@@ -32,6 +33,15 @@ func NewPublisher(c *config.Config, logger *slog.Logger, to Target) *Publisher {
 
 // Open implements relay.Publisher.
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
+	publisher, err := p.now()
+	if err != nil {
+		return nil, err
+	}
+	return publisher.Open(ctx)
+}
+
+// now returns the publisher of what the files say now.
+func (p *Publisher) now() (*amqp.Publisher, error) {
 	made, err := PublisherConfig(p.config, p.logger)
 	if err != nil {
 		return nil, err
@@ -42,11 +52,16 @@ func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	case p.to.Exchange != "":
 		made.Routing.Exchange, made.Routing.Rules = p.to.Exchange, nil
 	}
-	publisher, err := amqp.NewPublisher(made)
+	return amqp.NewPublisher(made)
+}
+
+// route returns where events go, which no file that may change says; nil if a file can't be read just now.
+func (p *Publisher) route() func(surepost.Event) (exchange, routingKey string) {
+	publisher, err := p.now()
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	return publisher.Open(ctx)
+	return publisher.Route
 }
 
 // Window returns how many events may be without an outcome.

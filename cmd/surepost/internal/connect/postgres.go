@@ -69,25 +69,41 @@ func poolConfig(c *config.Config, raw string) (*pgxpool.Config, error) {
 	if made.ConnConfig.RuntimeParams["application_name"] == "" {
 		made.ConnConfig.RuntimeParams["application_name"] = "surepost"
 	}
-	if name := c.Database.TLS.ServerName; name != "" {
-		if made.ConnConfig.TLSConfig != nil {
-			made.ConnConfig.TLSConfig.ServerName = name
-		}
-		for _, fallback := range made.ConnConfig.Fallbacks {
-			if fallback.TLSConfig != nil {
-				fallback.TLSConfig.ServerName = name
-			}
-		}
-	}
+	named(made.ConnConfig, c.Database.TLS.ServerName)
 	password := passwordSource{c.Database.Password, c.Database.PasswordFile}
-	if password != (passwordSource{}) {
-		made.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
-			word, err := password.read()
-			conn.Password = word
-			return err
+	secured := u.String()
+	made.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+		if conn.TLSConfig != nil { // the files of certificates are read anew
+			fresh, err := pgx.ParseConfig(secured)
+			if err != nil {
+				return kept{"the database's TLS files are refused by the driver (" + afterURL(err) + ")", "correct them"}
+			}
+			conn.TLSConfig, conn.Fallbacks = fresh.TLSConfig, fresh.Fallbacks
+			named(conn, c.Database.TLS.ServerName)
 		}
+		if password == (passwordSource{}) {
+			return nil
+		}
+		word, err := password.read()
+		conn.Password = word
+		return err
 	}
 	return made, nil
+}
+
+// named sets the name that the server's certificate must have, unless it is that of the host.
+func named(conn *pgx.ConnConfig, name string) {
+	if name == "" {
+		return
+	}
+	if conn.TLSConfig != nil {
+		conn.TLSConfig.ServerName = name
+	}
+	for _, fallback := range conn.Fallbacks {
+		if fallback.TLSConfig != nil {
+			fallback.TLSConfig.ServerName = name
+		}
+	}
 }
 
 // addTLS says in libpq's words what the keys say.

@@ -28,6 +28,7 @@ func Validate(c *config.Config, needs Needs) config.Problems {
 	}
 	problems = append(problems, validateDatabase(c)...)
 	problems = append(problems, validateBroker(c)...)
+	problems = append(problems, validateTracing(c)...)
 	return append(problems, validateRelay(c)...)
 }
 
