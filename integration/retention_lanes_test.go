@@ -349,7 +349,7 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 			t.Fatalf("%q: an event that isn't old is gone", report)
 		}
 		refused = slices.ContainsFunc(report.Held, func(h relay.Holdup) bool { return h.PID != 0 }) // too slow: it had given up
-		if refused { // from the beginning
+		if refused {                                                                                // from the beginning
 			execSQL(t, pool, "UPDATE surepost_ring SET emptied = false WHERE leaf = 0")
 		}
 	}

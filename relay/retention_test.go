@@ -68,7 +68,7 @@ func TestAStoreWithoutRetentionIsToldOfAtTheStart(t *testing.T) {
 		}
 	}
 	var logged bytes.Buffer
-	r := &Relay{store: oneLane{storeOnly{}}, config: Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}.withDefaults()}
+	r := &Relay{store: oneLane{Store: storeOnly{}}, config: Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}.withDefaults()}
 	r.retain(t.Context())
 	if s := logged.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "removes no events") || !strings.Contains(s, "relay.storeOnly") {
 		t.Errorf("logged was %q", s)
@@ -87,10 +87,10 @@ func TestAReplayDoesNoOtherService(t *testing.T) {
 			config := Config{Replay: replay, Destination: "again"}.withDefaults()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			(&Relay{store: oneLane{old}, config: config}).retain(ctx)
+			(&Relay{store: oneLane{Store: old}, config: config}).retain(ctx)
 			again, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			(&Relay{store: oneLane{schedule}, config: config}).moveDue(again)
+			(&Relay{store: oneLane{Store: schedule}, config: config}).moveDue(again)
 			if asked := len(old.calls) > 0 || schedule.asked > 0; asked == replay {
 				t.Errorf("replay %v: retention was asked for %d times, what is due %d times", replay, len(old.calls), schedule.asked)
 			}

@@ -19,17 +19,17 @@ import (
 	"time"
 )
 
-// authority signs certificates.
-type authority struct {
+// certifier signs certificates.
+type certifier struct {
 	t    *testing.T
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	file string // the certificate in PEM
 }
 
-func newAuthority(t *testing.T) *authority {
+func newCertifier(t *testing.T) *certifier {
 	t.Helper()
-	a := &authority{t: t, file: filepath.Join(t.TempDir(), "ca.pem")}
+	a := &certifier{t: t, file: filepath.Join(t.TempDir(), "ca.pem")}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority"}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der := a.sign(template, template, nil)
@@ -39,7 +39,7 @@ func newAuthority(t *testing.T) *authority {
 }
 
 // sign makes a key and its certificate; without a signer's key it is signed by itself.
-func (a *authority) sign(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) tls.Certificate {
+func (a *certifier) sign(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -60,7 +60,7 @@ func (a *authority) sign(template, parent *x509.Certificate, signer *ecdsa.Priva
 }
 
 // server returns a server's certificate for a name and no address.
-func (a *authority) server(name string) *tls.Config {
+func (a *certifier) server(name string) *tls.Config {
 	a.t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}

@@ -48,7 +48,7 @@ func brokerWithSecret(t *testing.T) (broker *amqptest.Broker, as func(user, pass
 func TestNoFailureTellsAPassword(t *testing.T) {
 	t.Parallel()
 	postgres, mysql, http := postgresLike(t, nil), mysqlLike(t, nil), httpLike(t)
-	untrusted := newAuthority(t).server("127.0.0.1")
+	untrusted := newCertifier(t).server("127.0.0.1")
 	secured, securedMySQL := postgresLike(t, untrusted), mysqlLike(t, untrusted)
 	broker, brokerAs := brokerWithSecret(t)
 	brokerURL, err := url.Parse(broker.URL())
@@ -139,7 +139,7 @@ func TestNoFailureTellsAPassword(t *testing.T) {
 func TestTheSidecarVerifiesWhomItTellsThePassword(t *testing.T) {
 	t.Parallel()
 	const name = "db.example.com"
-	ours, others := newAuthority(t), newAuthority(t)
+	ours, others := newCertifier(t), newCertifier(t)
 	config := ours.server(name)
 	broker, brokerAs := brokerWithSecret(t)
 	brokerURL, err := url.Parse(broker.URL())

@@ -90,7 +90,9 @@ func TestAnOperatorsDayOnOtherDatabases(t *testing.T) {
 				t.Errorf("applied are %+v, and then %+v", all, again)
 			}
 			status := list[cli.MigrationView](s.user, "migrate", "status")
-			if len(status) != len(all) || slices.ContainsFunc(status, func(m cli.MigrationView) bool { return m.AppliedAt == nil || time.Since(*m.AppliedAt).Abs() > time.Hour }) {
+			if len(status) != len(all) || slices.ContainsFunc(status, func(m cli.MigrationView) bool {
+				return m.AppliedAt == nil || time.Since(*m.AppliedAt).Abs() > time.Hour
+			}) {
 				t.Errorf("migrate status: %+v", status)
 			}
 
