@@ -424,3 +424,13 @@ func sortedSeqs(parked map[int64]parkedRow) []int64 {
 	l := log{store: &store{db: &database{state: &state{parked: parked}}}, lease: relay.Lease{Lane: relay.Lane{Of: 1}}}
 	return l.parkedSeqs()
 }
+
+// A seed that is printed is of use only if it comes out the same again.
+func TestASeedReplays(t *testing.T) {
+	const seeds = 60
+	same, differs := sim.Replays(t, seeds, func(w *sim.World) { begin(w, plant{}).live() })
+	t.Logf("%d of %d seeds came out the same, effect by effect; %s", same, seeds, differs)
+	if same < seeds*3/4 {
+		t.Errorf("%d of %d seeds came out the same", same, seeds)
+	}
+}
