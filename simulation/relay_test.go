@@ -63,7 +63,8 @@ func newSetting(rnd *rand.Rand) *setting {
 	s := &setting{
 		relays: 1 + rnd.IntN(3), lanes: 1 + rnd.IntN(6),
 		chaos: time.Second + upTo(rnd, 3*time.Second), quiet: 50*time.Millisecond + upTo(rnd, 300*time.Millisecond),
-		rates:  sim.Rates{Before: rate(0, 0, 0.003, 0.01, 0.05), After: rate(0, 0, 0.003, 0.01, 0.05), Slow: rate(0, 0, 0.003, 0.02), SlowMost: 3 * time.Second},
+		rates: sim.Rates{Before: rate(0, 0, 0.003, 0.01, 0.05), After: rate(0, 0, 0.003, 0.01, 0.05),
+			Slow: rate(0, 0, 0.003, 0.02), SlowMost: 3 * time.Second},
 		causes: rate(0, 0, 0, 0.02, 0.1), rejects: rate(0, 0, 0, 0.05, 0.3),
 		sameNames: some(), held: some(),
 		kills: some(), pauses: some(), stops: some(), clock: some(), crashes: some(), outages: some(), alarms: some(), refusals: some(),
@@ -105,8 +106,8 @@ func begin(w *sim.World, p plant) *run {
 
 // live runs the world: some seconds of faults, and then the promises are called in.
 func (r *run) live() {
-	r.w.Note("", "%d relays, %d lanes, order %d, parking %d, pages of %d, window %d, buffer %d; a transaction held: %v, behind a pooler: %v", r.relays, r.lanes,
-		r.config.Order, r.config.Parking, r.config.PageEvents, r.config.WindowEvents, r.config.BufferEvents, r.held, r.pooled)
+	r.w.Note("", "%d relays, %d lanes, order %d, parking %d, pages of %d, window %d, buffer %d; a transaction held: %v, "+
+		"behind a pooler: %v", r.relays, r.lanes, r.config.Order, r.config.Parking, r.config.PageEvents, r.config.WindowEvents, r.config.BufferEvents, r.held, r.pooled)
 	var writers, relays, others sync.WaitGroup
 	for n := range 3 {
 		rnd := r.w.Rand(fmt.Sprint("producer ", n))

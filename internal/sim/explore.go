@@ -57,7 +57,8 @@ func once(t *testing.T, seed uint64, allowed func(uint64) bool, run func(*World)
 	stuck := time.AfterFunc(stuckAfter, func() {
 		w.mu.TryLock() // whoever has it may be what is stuck
 		w.trace.lines = w.trace.lines[max(0, len(w.trace.lines)-100):]
-		panic(fmt.Sprintf("sim: seed %d has been running for %v. The last of its trace:\n%s\nIts goroutines:\n%s", seed, stuckAfter, &w.trace, bubbled()))
+		panic(fmt.Sprintf("sim: seed %d has been running for %v. The last of its trace:\n%s\nIts goroutines:\n%s",
+			seed, stuckAfter, &w.trace, bubbled()))
 	})
 	defer stuck.Stop()
 	defer func() {
