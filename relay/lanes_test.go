@@ -564,3 +564,17 @@ func TestARelayThatIsStartedAgainUnderItsNameTakesItsLanesBack(t *testing.T) {
 		}
 	})
 }
+
+// Also where one of them doesn't lead what its name is on: the answer to its Acquire was lost, or it couldn't release the lease.
+func TestRelaysThatSeeTheSameShareOutEveryLane(t *testing.T) {
+	for _, owner := range []string{"a", "b", "c"} {
+		m := Membership{Lanes: 1, Relays: []string{"a", "b", "c"}, Leases: []LeaseState{{Owner: owner, Epoch: 1, Expired: true}}}
+		sum := 0
+		for _, relay := range m.Relays {
+			sum += shares(m.Lanes, m.Relays, m.has(relay, 0))[relay]
+		}
+		if sum != 1 {
+			t.Errorf("a lease is %s's, which doesn't lead: the relays' shares of 1 lane add up to %d", owner, sum)
+		}
+	}
+}

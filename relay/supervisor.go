@@ -48,13 +48,13 @@ type absence struct {
 }
 
 func newSupervisor(ctx context.Context, r *Relay) *supervisor {
-	chance := chance.From(ctx, r.config.Owner)
+	from := func(what string) *chance.Source { return chance.From(ctx, r.config.Owner+what) }
 	return &supervisor{
 		Relay: r, log: r.config.Logger.With("destination", r.config.Destination, "owner", r.config.Owner),
 		leaders: map[int]*leader{}, ended: make(chan *leader),
-		pause:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: chance},
-		again:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: chance},
-		chance:  chance,
+		pause:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: from(" pauses")},
+		again:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: from(" avoids")},
+		chance:  from(" takes"),
 		expired: map[int]sighting{}, avoid: map[int]time.Time{}, finished: map[int]bool{},
 	}
 }

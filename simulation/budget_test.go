@@ -1,3 +1,5 @@
+//go:build !race
+
 package simulation
 
 import (
@@ -6,5 +8,7 @@ import (
 	"github.com/surepost/surepost/internal/sim"
 )
 
-// budget is what make test affords.
-var budget = sim.Budget{Least: 300, For: 5 * time.Second}
+// What a run of the tests affords.
+var budget = sim.Budget{Least: 500, For: 15 * time.Second}
+
+const replayed = 60 // seeds that are run twice

@@ -21,9 +21,12 @@ var keys = []string{"", "", "a", "b", "c", "d", "e", "f", "g"}
 
 // work writes until the world is calm.
 func (p *producers) work(rnd *rand.Rand) {
-	for !p.calm() {
-		p.transaction(rnd, time.Duration(rnd.IntN(int(p.quiet))))
-		sleepUpTo(rnd, p.quiet)
+	for {
+		sleepUpTo(rnd, p.quiet) // the first time, too: what happens at the same instant comes in any order
+		if p.calm() {
+			return
+		}
+		p.transaction(rnd, upTo(rnd, p.quiet))
 	}
 }
 

@@ -63,7 +63,8 @@ func newSetting(rnd *rand.Rand) *setting {
 	s := &setting{
 		relays: 1 + rnd.IntN(3), lanes: 1 + rnd.IntN(6),
 		chaos: time.Second + upTo(rnd, 3*time.Second), quiet: 50*time.Millisecond + upTo(rnd, 300*time.Millisecond),
-		rates:  sim.Rates{Before: rate(0, 0, 0.003, 0.01, 0.05), After: rate(0, 0, 0.003, 0.01, 0.05), Slow: rate(0, 0, 0.003, 0.02), SlowMost: 3 * time.Second},
+		rates: sim.Rates{Before: rate(0, 0, 0.003, 0.01, 0.05), After: rate(0, 0, 0.003, 0.01, 0.05),
+			Slow: rate(0, 0, 0.003, 0.02), SlowMost: 3 * time.Second},
 		causes: rate(0, 0, 0, 0.02, 0.1), rejects: rate(0, 0, 0, 0.05, 0.3),
 		sameNames: some(), held: some(),
 		kills: some(), pauses: some(), stops: some(), clock: some(), crashes: some(), outages: some(), alarms: some(), refusals: some(),
@@ -105,8 +106,8 @@ func begin(w *sim.World, p plant) *run {
 
 // live runs the world: some seconds of faults, and then the promises are called in.
 func (r *run) live() {
-	r.w.Note("", "%d relays, %d lanes, order %d, parking %d, pages of %d, window %d, buffer %d; a transaction held: %v, behind a pooler: %v", r.relays, r.lanes,
-		r.config.Order, r.config.Parking, r.config.PageEvents, r.config.WindowEvents, r.config.BufferEvents, r.held, r.pooled)
+	r.w.Note("", "%d relays, %d lanes, order %d, parking %d, pages of %d, window %d, buffer %d; a transaction held: %v, "+
+		"behind a pooler: %v", r.relays, r.lanes, r.config.Order, r.config.Parking, r.config.PageEvents, r.config.WindowEvents, r.config.BufferEvents, r.held, r.pooled)
 	var writers, relays, others sync.WaitGroup
 	for n := range 3 {
 		rnd := r.w.Rand(fmt.Sprint("producer ", n))
@@ -114,7 +115,7 @@ func (r *run) live() {
 	}
 	if r.held {
 		rnd := r.w.Rand("held transaction")
-		writers.Go(func() { r.producers.transaction(rnd, r.chaos) })
+		writers.Go(func() { sleepUpTo(rnd, r.quiet); r.producers.transaction(rnd, r.chaos) })
 	}
 	for n := range r.relays {
 		relays.Go(func() { r.process(string(rune('a' + n))) })
@@ -423,4 +424,14 @@ func (r *run) cause(rnd *rand.Rand) cause {
 func sortedSeqs(parked map[int64]parkedRow) []int64 {
 	l := log{store: &store{db: &database{state: &state{parked: parked}}}, lease: relay.Lease{Lane: relay.Lane{Of: 1}}}
 	return l.parkedSeqs()
+}
+
+// A seed that is printed is of use only if it comes out the same again.
+func TestASeedReplays(t *testing.T) {
+	const seeds = replayed
+	same, differs := sim.Replays(t, seeds, func(w *sim.World) { begin(w, plant{}).live() })
+	t.Logf("%d of %d seeds came out the same, effect by effect; %s", same, seeds, differs)
+	if same < seeds*4/5 {
+		t.Errorf("%d of %d seeds came out the same", same, seeds)
+	}
 }

@@ -84,7 +84,9 @@ func (s *store) Release(ctx context.Context, l relay.Lease) error {
 	})
 }
 
-func (s *store) Join(ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration) (relay.Membership, error) {
+func (s *store) Join(
+	ctx context.Context, destination, owner, instance string, lanes int, ttl time.Duration,
+) (relay.Membership, error) {
 	return call(ctx, s, "join", "", func() (m relay.Membership, err error) {
 		db, now := s.db, s.db.clock()
 		if other, there := db.relays[owner]; there && other.instance != instance && other.expires >= now {

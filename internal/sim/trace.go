@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,4 +74,23 @@ func (t *trace) String() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// effects returns the lines of effects, without those of notes.
+func (t *trace) effects() *trace {
+	return &trace{lines: slices.DeleteFunc(slices.Clone(t.lines), func(l line) bool { return l.what == "" })}
+}
+
+// differs returns the first effects that are different, and those before them.
+func (t *trace) differs(other *trace) string {
+	const before = 5
+	a, b := t.effects(), other.effects()
+	for i := range a.lines {
+		if i >= len(b.lines) || a.lines[i].at != b.lines[i].at || a.lines[i].who != b.lines[i].who || a.lines[i].what != b.lines[i].what {
+			from := max(0, i-before)
+			a.lines, b.lines = a.lines[from:i+1], b.lines[from:min(i+1, len(b.lines))]
+			return fmt.Sprintf("once\n%sand once\n%s", a, b)
+		}
+	}
+	return "one is longer"
 }
