@@ -55,8 +55,8 @@ type clerkRequest struct {
 	do func(context.Context) clerkResult
 }
 
-// work does one request after the other, and closes the log at the end. After a request that ran out of time the log
-// is left to the call that still uses it.
+// work does one request after the other until one fails, since a log is of no use after an error, and closes the log at the
+// end. After a request that ran out of time the log is left to the call that still uses it.
 func (c *clerk) work(ctx context.Context) {
 	defer close(c.done)
 	for {
@@ -74,6 +74,10 @@ func (c *clerk) work(ctx context.Context) {
 				return
 			}
 			c.results <- result
+			if result.err != nil {
+				closeLog(c.log)
+				return
+			}
 		}
 	}
 }

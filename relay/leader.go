@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/surepost/surepost/internal/chance"
 )
 
 // leader is the relay as it publishes one lane, for as long as it holds the lane's lease.
@@ -16,6 +18,8 @@ type leader struct {
 	asked time.Time // for the lease
 	log   *slog.Logger
 	wake  chan struct{}
+
+	chance *chance.Source
 
 	stop    context.CancelFunc      // ends it in good order
 	abandon context.CancelCauseFunc // ends it at once: the lease is lost
@@ -48,7 +52,7 @@ func (l *leader) lead(ctx, life context.Context) error {
 	}()
 
 	suspects := newSuspects()
-	pause := backoff{min: l.config.BackoffMin, max: l.config.BackoffMax}
+	pause := backoff{min: l.config.BackoffMin, max: l.config.BackoffMax, chance: l.chance}
 	failing := time.Time{} // since when, without any progress in between
 	for {
 		before := l.published()

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/surepost/surepost"
+	"github.com/surepost/surepost/internal/chance"
 )
 
 // Relay publishes a log's events to a broker: as many of its destination's lanes as are its share among the relays that
@@ -105,7 +105,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		r.mu.Unlock()
 	}()
 	defer r.chores(ctx)()
-	return newSupervisor(r).run(ctx)
+	return newSupervisor(ctx, r).run(ctx)
 }
 
 // failed notes an error of a lane, or of the relay as a whole (of a lane whose Of is 0).
@@ -133,13 +133,14 @@ type failure struct {
 // clients that failed together don't come back together.
 type backoff struct {
 	min, max time.Duration
+	chance   *chance.Source
 	tries    int
 }
 
 func (b *backoff) next() time.Duration {
 	d := doubled(b.min, b.max, b.tries)
 	b.tries++
-	return b.min/2 + rand.N(d)
+	return b.min/2 + time.Duration(b.chance.Int64N(int64(d)))
 }
 
 // doubled returns least, doubled as often as times says, and at most most.

@@ -58,7 +58,7 @@ func (r *leader) run(stop, held context.Context, lease Lease, keeper *keeper, su
 
 	p := &pump{
 		relay: r, keeper: keeper, suspects: suspects, log: log, clerk: clerk, session: session,
-		stream: newStream(r.config.policy(), suspects, keys), poll: r.config.PollBusy,
+		stream: newStream(r.config.policy(r.chance.Float64), suspects, keys), poll: r.config.PollBusy,
 		eventBytes: r.config.BufferBytes / (3 * r.config.PageEvents), // begin with a small page: who knows how large they are
 		pulse:      r.vitals.begin(),
 	}

@@ -24,8 +24,10 @@ func shares(lanes int, relays []string, has map[string]int) map[string]int {
 	return share
 }
 
-// has counts the lanes of each relay that is alive, and of the owner, who knows best, those that it says. A lease that ran
-// out counts too, until somebody takes it: its owner may only have been kept from renewing it.
+// has counts the lanes of each relay that is alive, and of the owner those that it says, if they are more. A lease that ran
+// out counts too, until somebody takes it: its owner may only have been kept from renewing it. So does the owner's own that it
+// doesn't lead, because it was started again under its name or couldn't release it: the others take that for its lane, and if
+// it didn't, nobody would take it.
 func (m Membership) has(owner string, own int) map[string]int {
 	has := map[string]int{}
 	for _, l := range m.Leases {
@@ -33,6 +35,6 @@ func (m Membership) has(owner string, own int) map[string]int {
 			has[l.Owner]++
 		}
 	}
-	has[owner] = own
+	has[owner] = max(has[owner], own)
 	return has
 }

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"time"
 )
 
@@ -47,8 +46,8 @@ type policy struct {
 	jitter                 func() float64 // in [0,1)
 }
 
-func (c Config) policy() policy {
-	return policy{c.Order, c.Unroutable, c.UnroutableTries, c.Parking, c.BackoffMin, c.BackoffMax, rand.Float64}
+func (c Config) policy(jitter func() float64) policy {
+	return policy{c.Order, c.Unroutable, c.UnroutableTries, c.Parking, c.BackoffMin, c.BackoffMax, jitter}
 }
 
 // page is a batch of entries that is settled as a whole.

@@ -148,7 +148,7 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 
 func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy) {
 	overlapped := 0
-	for seed := range uint64(2000) {
+	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		p := testPolicy()
 		p.order, p.parking, p.jitter = order, parking, rnd.Float64

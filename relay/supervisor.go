@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/surepost/surepost/internal/chance"
 )
 
 // supervisor sees to it that the relay leads its share of the destination's lanes. It is one goroutine; each lane has a
@@ -24,6 +25,7 @@ type supervisor struct {
 	checked bool    // the store, since the last error
 	pause   backoff // after errors of looking
 	again   backoff // after leases that were lost
+	chance  *chance.Source
 
 	expired  map[int]sighting  // by lane
 	avoid    map[int]time.Time // lanes that failed, until when they are left to others
@@ -45,12 +47,14 @@ type absence struct {
 	least, until time.Time // it lasts until the one, and until the other where somebody else is there
 }
 
-func newSupervisor(r *Relay) *supervisor {
+func newSupervisor(ctx context.Context, r *Relay) *supervisor {
+	from := func(what string) *chance.Source { return chance.From(ctx, r.config.Owner+what) }
 	return &supervisor{
 		Relay: r, log: r.config.Logger.With("destination", r.config.Destination, "owner", r.config.Owner),
 		leaders: map[int]*leader{}, ended: make(chan *leader),
-		pause:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax},
-		again:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax},
+		pause:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: from(" pauses")},
+		again:   backoff{min: r.config.BackoffMin, max: r.config.BackoffMax, chance: from(" avoids")},
+		chance:  from(" takes"),
 		expired: map[int]sighting{}, avoid: map[int]time.Time{}, finished: map[int]bool{},
 	}
 }
@@ -248,7 +252,7 @@ func (s *supervisor) take(ctx, attempt context.Context, m Membership, share int)
 	for _, l := range m.Leases {
 		state[l.Lane.Index] = l
 	}
-	first := rand.IntN(m.Lanes) // so that relays that come at once don't ask for the same
+	first := s.chance.IntN(m.Lanes) // so that relays that come at once don't ask for the same
 	for n := range m.Lanes {
 		index := (first + n) % m.Lanes
 		if len(s.leaders) >= share {
@@ -286,7 +290,7 @@ func (s *supervisor) take(ctx, attempt context.Context, m Membership, share int)
 			return 0, nil // look again
 		case errors.As(err, &held):
 			// A standby looks again when the lease may have run out, and now and then before that in case it is released.
-			sooner(max(held.Expires, 50*time.Millisecond) + rand.N(50*time.Millisecond))
+			sooner(max(held.Expires, 50*time.Millisecond) + time.Duration(s.chance.IntN(int(50*time.Millisecond))))
 		case err != nil:
 			return 0, err
 		}
@@ -312,7 +316,8 @@ func (s *supervisor) acquire(ctx, attempt context.Context, lane Lane) error {
 	}
 	l := &leader{
 		Relay: s.Relay, lane: lane, lease: lease, asked: asked, wake: make(chan struct{}, 1),
-		log: s.config.Logger.With("lane", lane.String(), "owner", s.config.Owner, "epoch", lease.Epoch),
+		log:    s.config.Logger.With("lane", lane.String(), "owner", s.config.Owner, "epoch", lease.Epoch),
+		chance: chance.From(ctx, fmt.Sprint(s.config.Owner, " ", lane, " ", lease.Epoch)),
 	}
 	ctx, l.stop = context.WithCancel(ctx)
 	var life context.Context

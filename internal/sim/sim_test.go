@@ -102,8 +102,8 @@ func TestAStoryIsShortenedToTheFaultsThatMatter(t *testing.T) {
 
 func TestASeedReplays(t *testing.T) {
 	run := counting(Rates{Before: 0.1, After: 0.1, Slow: 0.1}, readThenWrite)
-	if same := Replays(t, 300, run); same != 300 {
-		t.Errorf("%d of 300 seeds came out the same", same)
+	if same, differs := Replays(t, 300, run); same != 300 {
+		t.Errorf("%d of 300 seeds came out the same; %s", same, differs)
 	}
 	one, other := once(t, 1, everything, run), once(t, 2, everything, run)
 	if one.trace.digest == other.trace.digest || one.trace.String() == other.trace.String() {

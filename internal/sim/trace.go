@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 // trace is what happened, in order. Nothing of it is formatted before it is printed.
 type trace struct {
 	lines  []line
-	digest uint64
+	digest uint64 // of the effects: notes may come from goroutines that run at the same instant
 }
 
 type line struct {
@@ -28,7 +29,6 @@ type note struct {
 
 func (t *trace) note(at time.Duration, who, format string, args ...any) {
 	t.lines = append(t.lines, line{at: at, who: who, notes: []note{{format, args}}})
-	t.mix(uint64(at) ^ hash(who) ^ hash(format)*3)
 }
 
 // begin opens a line for an effect, which detail adds to until end.
@@ -74,4 +74,23 @@ func (t *trace) String() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// effects returns the lines of effects, without those of notes.
+func (t *trace) effects() *trace {
+	return &trace{lines: slices.DeleteFunc(slices.Clone(t.lines), func(l line) bool { return l.what == "" })}
+}
+
+// differs returns the first effects that are different, and those before them.
+func (t *trace) differs(other *trace) string {
+	const before = 5
+	a, b := t.effects(), other.effects()
+	for i := range a.lines {
+		if i >= len(b.lines) || a.lines[i].at != b.lines[i].at || a.lines[i].who != b.lines[i].who || a.lines[i].what != b.lines[i].what {
+			from := max(0, i-before)
+			a.lines, b.lines = a.lines[from:i+1], b.lines[from:min(i+1, len(b.lines))]
+			return fmt.Sprintf("once\n%sand once\n%s", a, b)
+		}
+	}
+	return "one is longer"
 }

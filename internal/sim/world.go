@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// World is one run. All methods are safe for concurrent use, except those that say so.
+// World is one run. Its methods are safe for concurrent use. Those that wait until no effect takes place can't be called by what
+// an effect or Look runs: that has Detail, FailIn and NoteIn instead.
 type World struct {
 	seed  uint64
 	start time.Time
@@ -108,15 +109,14 @@ func (w *World) strike(id uint64, lasting time.Duration, what string) bool {
 	return true
 }
 
-// Fail says that a promise was broken. The first one counts. It may be called while an effect takes place, by that effect
-// only through [World.FailIn].
+// Fail says that a promise was broken. The first one counts.
 func (w *World) Fail(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.FailIn(format, args...)
 }
 
-// FailIn is Fail for an effect, while it takes place.
+// FailIn is Fail for an effect while it takes place, or for what Look runs.
 func (w *World) FailIn(format string, args ...any) {
 	if w.failure != nil {
 		return
@@ -136,14 +136,17 @@ func (w *World) Failed() bool {
 func (w *World) Note(who, format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.trace.note(w.Now(), who, format, args...)
+	w.NoteIn(who, format, args...)
 }
+
+// NoteIn is Note for an effect while it takes place, or for what Look runs.
+func (w *World) NoteIn(who, format string, args ...any) { w.trace.note(w.Now(), who, format, args...) }
 
 // Detail adds to the trace's line of the effect that takes place: only that effect may call it. The arguments are formatted
 // when it is printed, so they must not change.
 func (w *World) Detail(format string, args ...any) { w.trace.detail(format, args...) }
 
-// Look runs what looks at the simulated servers from outside, while no effect takes place. It takes no time.
+// Look runs what looks at the simulated servers from outside, or changes them, while no effect takes place. It takes no time.
 func (w *World) Look(look func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
