@@ -289,24 +289,28 @@ func TestAnAttemptThatIsUnderWayElsewhereIsNoDeath(t *testing.T) {
 	})
 }
 
-// lostAnswers is a counter whose answers get lost, a few times each. What was asked for takes place.
-type lostAnswers struct {
+// lossy is a counter that can't be relied on: answers to starts that it has recorded get lost, and ends don't reach it.
+type lossy struct {
 	*countingLedger
-	starts, ends int // still to be lost
+	starts, ends int    // still to be lost
+	lose         func() // called when an end doesn't reach it
 }
 
 var errAnswerLost = errors.New("the connection was cut")
 
-func (c *lostAnswers) StartAttempt(ctx context.Context, id string, limit int) (int, error) {
+func (c *lossy) StartAttempt(ctx context.Context, id string, limit int) (int, error) {
 	unfinished, err := c.countingLedger.StartAttempt(ctx, id, limit)
-	if c.starts--; c.starts >= 0 {
+	if unfinished < limit && c.starts > 0 {
+		c.starts--
 		return 0, errAnswerLost
 	}
 	return unfinished, err
 }
 
-func (c *lostAnswers) ForgetAttempts(ctx context.Context, id string) error {
-	if c.ends--; c.ends >= 0 {
+func (c *lossy) ForgetAttempts(ctx context.Context, id string) error {
+	if c.ends > 0 {
+		c.ends--
+		c.lose()
 		return errAnswerLost
 	}
 	return c.countingLedger.ForgetAttempts(ctx, id)
@@ -316,13 +320,28 @@ func (c *lostAnswers) ForgetAttempts(ctx context.Context, id string) error {
 // about the event, however often it happens.
 func TestALostAnswerIsNoDeath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &lostAnswers{countingLedger: newCountingLedger(t, nil), starts: 5}
+		l := &lossy{countingLedger: newCountingLedger(t, nil), starts: 5}
 		q := newFakeQueue(t, 100)
 		l.putAgain(q, "a", 0, 1)
-		stop := startConsumer(t, q, ConsumerConfig{Handler: l})
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, HandlerTimeout: time.Minute})
 		pass(time.Hour)
-		if len(q.deadLetters()) != 0 || !l.done["a/1"] {
-			t.Errorf("handled %v, dead letters %v", l.done, q.deadLetters())
+		if len(q.deadLetters()) != 0 || !l.done["a/1"] || l.starts > 0 {
+			t.Errorf("handled %v, dead letters %v, %d answers not lost", l.done, q.deadLetters(), l.starts)
+		}
+		stop()
+	})
+}
+
+// TestAHandledEventIsNoKiller: its record couldn't be removed, nor its message acknowledged, and it comes again.
+func TestAHandledEventIsNoKiller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newFakeQueue(t, 100)
+		l := &lossy{countingLedger: newCountingLedger(t, nil), ends: 5, lose: q.cut}
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, HandlerTimeout: time.Minute})
+		pass(time.Hour)
+		if len(q.deadLetters()) != 0 || len(l.started) != 0 || l.ends > 0 {
+			t.Errorf("dead letters %v, on record %v, %d ends not lost", q.deadLetters(), l.started, l.ends)
 		}
 		stop()
 	})

@@ -147,7 +147,8 @@ var _ consumerSession = (*simSession)(nil)
 
 // open is a Consumer's way to its sessions.
 func (p *simProcess) open(ctx context.Context, config ConsumerConfig) (consumerSession, error) {
-	s := &simSession{process: p, config: config, inflow: make(chan *message, config.Prefetch), arrived: make(chan struct{}, 1)}
+	s := &simSession{process: p, config: config,
+		inflow: make(chan *message, config.Prefetch), arrived: make(chan struct{}, 1)}
 	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	var channel simChannel = s
 	if p.plant.channel != nil {
@@ -207,9 +208,11 @@ func (s *simSession) delivery(tag uint64, m *simMessage) amqp091.Delivery {
 		}
 	}
 	p := m.publishing
-	return amqp091.Delivery{Headers: headers, MessageId: p.MessageId, Type: p.Type, AppId: p.AppId, CorrelationId: p.CorrelationId,
+	return amqp091.Delivery{
+		Headers: headers, MessageId: p.MessageId, Type: p.Type, AppId: p.AppId, CorrelationId: p.CorrelationId,
 		ContentType: p.ContentType, DeliveryMode: p.DeliveryMode, Timestamp: p.Timestamp, Body: p.Body,
-		Exchange: m.exchange, RoutingKey: m.key, DeliveryTag: tag, Redelivered: m.redelivered}
+		Exchange: m.exchange, RoutingKey: m.key, DeliveryTag: tag, Redelivered: m.redelivered,
+	}
 }
 
 // read brings what is in flight to the process, one by one.

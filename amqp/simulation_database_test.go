@@ -77,7 +77,9 @@ var (
 var errSimDown = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 
 // ask has the database do something for a process.
-func ask[T any](ctx context.Context, s *simDatabase, p *simProcess, what, on string, effect func() (T, error)) (T, error) {
+func ask[T any](
+	ctx context.Context, s *simDatabase, p *simProcess, what, on string, effect func() (T, error),
+) (T, error) {
 	return do(ctx, p, what, on, func() (T, error) {
 		if s.Now() < s.downUntil {
 			return *new(T), errSimDown
@@ -205,7 +207,8 @@ func (db *simDatabase) commit(tx *simTx) {
 		}
 		k := simKey{r.consumer, e.key}
 		if e.place < db.last[k] {
-			db.FailIn("event %s of key %q took effect for %s after a later one, e%d", r.event, e.key, r.consumer, db.last[k])
+			db.FailIn("event %s of key %q took effect for %s after a later one, e%d",
+				r.event, e.key, r.consumer, db.last[k])
 		}
 		db.last[k] = e.place
 	}
@@ -265,8 +268,8 @@ func (s simStore) ForgetAttempts(ctx context.Context, consumer, id string) error
 	return err
 }
 
-// unsaid notes that a process doesn't know whether an attempt is on record. If the event never comes to it again, that one
-// stays there.
+// unsaid notes that a process doesn't know whether an attempt is on record. If the event never comes to it again, that
+// one stays there.
 func (s simStore) unsaid(r simRecord, err error) {
 	s.Look(func() {
 		if a := s.attempts[r]; err != nil && a != nil {

@@ -31,19 +31,19 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			}}
 		}}, []string{"before its effects were committed"}},
 		"dedupes without the consumer's name": {simPlant{store: func(s simStore) inbox.Store[*simTx] {
-			return simTransact{s, func(ctx context.Context, _ string, ids []string, work func(*simTx, []bool) error) error {
+			return simTransact{s, func(ctx context.Context, _ string, ids []string, work simWork) error {
 				return s.Transact(ctx, "", ids, work)
 			}}
 		}}, []string{"before its effects were committed", "is lost to"}},
 		"dedupes nothing": {simPlant{store: func(s simStore) inbox.Store[*simTx] {
-			return simTransact{s, func(ctx context.Context, consumer string, ids []string, work func(*simTx, []bool) error) error {
+			return simTransact{s, func(ctx context.Context, consumer string, ids []string, work simWork) error {
 				return s.Transact(ctx, consumer, ids, func(tx *simTx, _ []bool) error {
 					return work(tx, slices.Repeat([]bool{true}, len(ids)))
 				})
 			}}
 		}}, []string{"took effect 2 times"}},
 		"takes a failed commit for a commit": {simPlant{store: func(s simStore) inbox.Store[*simTx] {
-			return simTransact{s, func(ctx context.Context, consumer string, ids []string, work func(*simTx, []bool) error) error {
+			return simTransact{s, func(ctx context.Context, consumer string, ids []string, work simWork) error {
 				worked := false
 				err := s.Transact(ctx, consumer, ids, func(tx *simTx, first []bool) error {
 					err := work(tx, first)
@@ -109,13 +109,16 @@ func (h simHandler) Handle(ctx context.Context, e surepost.Event) (inbox.Result,
 	return h.handle(ctx, e)
 }
 
+// simWork is what is done in a transaction.
+type simWork = func(tx *simTx, first []bool) error
+
 // simTransact is a store whose transactions have a bug.
 type simTransact struct {
 	simStore
-	transact func(ctx context.Context, consumer string, ids []string, work func(*simTx, []bool) error) error
+	transact func(ctx context.Context, consumer string, ids []string, work simWork) error
 }
 
-func (s simTransact) Transact(ctx context.Context, consumer string, ids []string, work func(*simTx, []bool) error) error {
+func (s simTransact) Transact(ctx context.Context, consumer string, ids []string, work simWork) error {
 	return s.transact(ctx, consumer, ids, work)
 }
 

@@ -33,9 +33,9 @@ func TestConsumersKeepTheirPromises(t *testing.T) {
 // TestASimulationReplays: a seed decides what happens, so that a failure can be looked at again.
 func TestASimulationReplays(t *testing.T) {
 	const seeds = 60
-	same := sim.Replays(t, seeds, func(w *sim.World) { simulate(w, simPlant{}) })
+	same, differs := sim.Replays(t, seeds, func(w *sim.World) { simulate(w, simPlant{}) })
 	if same < seeds*95/100 {
-		t.Errorf("%d of %d seeds came out the same", same, seeds)
+		t.Errorf("%d of %d seeds came out the same; %s", same, seeds, differs)
 	}
 }
 
@@ -129,7 +129,8 @@ func simulate(w *sim.World, plant simPlant) {
 	troubles.Wait()
 	time.Sleep(over - s.Now())
 	s.Note("", "no more faults")
-	s.await("all other events are settled, while some wait out an outage of their own", func() bool { return s.settled(true) })
+	s.await("all other events are settled, while some wait out an outage of their own",
+		func() bool { return s.settled(true) })
 	s.Look(func() { s.blocked = false })
 	s.await("all events are settled", func() bool { return s.settled(false) })
 	close(s.over)
@@ -159,8 +160,9 @@ func (s *simulation) setUp() {
 	s.competing = s.chance(0.15)
 	s.blocked = s.chance(0.2)
 	c := ConsumerConfig{Connection: Connection{URLs: []string{"amqp://localhost"}}, Types: []string{"#"},
-		Prefetch: 1 + s.rnd.IntN(8), MaxAttempts: 2 + s.rnd.IntN(2), MaxUnfinished: 2 + s.rnd.IntN(2), DeliveryLimit: 1 << 20,
-		HandlerTimeout: 2 * time.Minute, Competing: s.competing, Backoff: Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 100*time.Millisecond},
+		Prefetch: 1 + s.rnd.IntN(8), MaxAttempts: 2 + s.rnd.IntN(2), MaxUnfinished: 2 + s.rnd.IntN(2),
+		Backoff:       Backoff{Min: s.upTo(10 * time.Millisecond), Max: s.upTo(time.Second) + 100*time.Millisecond},
+		DeliveryLimit: 1 << 20, HandlerTimeout: 2 * time.Minute, Competing: s.competing,
 		ShutdownTimeout: 2*time.Second + s.upTo(20*time.Second)}
 	if s.blocked { // there is room for all that waits
 		c.Prefetch = 30
@@ -186,9 +188,10 @@ func (s *simulation) setUp() {
 		s.plant.config(&c)
 	}
 	s.config = c
-	s.db = &simDatabase{simulation: s, records: map[simRecord]*simRow{}, effects: map[simRecord]int{}, last: map[simKey]int{},
-		attempts: map[simRecord]*simAttempts{}}
-	s.broker = &simBroker{simulation: s, version: []serverVersion{{3, 13}, {4, 2}, {4, 3}}[s.rnd.IntN(3)], queues: map[string]*simQueue{}}
+	s.db = &simDatabase{simulation: s, records: map[simRecord]*simRow{}, effects: map[simRecord]int{},
+		last: map[simKey]int{}, attempts: map[simRecord]*simAttempts{}}
+	s.broker = &simBroker{simulation: s, queues: map[string]*simQueue{},
+		version: []serverVersion{{3, 13}, {4, 2}, {4, 3}}[s.rnd.IntN(3)]}
 	for _, consumer := range s.consumers {
 		for _, name := range []string{consumer, consumer + deadLetterSuffix} {
 			s.broker.queues[name] = &simQueue{name: name, quorum: quorum}
@@ -203,8 +206,8 @@ func (s *simulation) setUp() {
 func (s *simulation) chooseEvents() {
 	poison := []float64{0, 0.1, 0.3}[s.rnd.IntN(3)]
 	for n := range 3 + s.rnd.IntN(12) {
-		e := &simEvent{id: fmt.Sprint("e", n+1), place: n + 1, eventType: "One", followUps: s.rnd.IntN(3), panics: s.chance(0.3),
-			failures: map[string]int{}, returned: map[string]bool{}, givenUp: map[string]DeadLetterReason{}}
+		e := &simEvent{id: fmt.Sprint("e", n+1), place: n + 1, eventType: "One", followUps: s.rnd.IntN(3),
+			panics: s.chance(0.3), failures: map[string]int{}, returned: map[string]bool{}, givenUp: map[string]DeadLetterReason{}}
 		if k := s.rnd.IntN(4); k > 0 {
 			e.key = fmt.Sprint("k", k)
 		}
@@ -335,8 +338,10 @@ func (s *simulation) cut() {
 		}
 		session, first := live[rnd.IntN(len(live))], rnd.IntN(2)
 		long := upTo(rnd, 300*time.Millisecond)
-		s.after(time.Duration(first)*long, "network", "cuts off the client", session.process.actor.Name(), func() { session.end(errSimCut) })
-		s.after(time.Duration(1-first)*long, "network", "cuts off the broker", session.process.actor.Name(), func() { s.broker.drop(session) })
+		client, broker := time.Duration(first)*long, time.Duration(1-first)*long
+		name := session.process.actor.Name()
+		s.after(client, "network", "cuts off the client", name, func() { session.end(errSimCut) })
+		s.after(broker, "network", "cuts off the broker", name, func() { s.broker.drop(session) })
 	}
 }
 
@@ -366,8 +371,8 @@ func (s *simulation) outages() {
 	}
 }
 
-// simPatience is how long nothing may be acknowledged, once nothing fails any more: somewhat longer than an event is suspected
-// of killing its process.
+// simPatience is how long nothing may be acknowledged, once nothing fails any more: somewhat longer than an event is
+// suspected of killing its process.
 const simPatience = 5 * time.Minute
 
 // await waits until ok, or a promise was broken.
