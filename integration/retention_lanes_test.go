@@ -354,3 +354,39 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 		}
 	}
 }
+
+// TRUNCATE also locks the leaf's TOAST table, which an autovacuum may hold alone, and not for a moment. Then Retain has the leaf
+// locked while it waits, and so it tries once, not forty times in a row: all that reads the log waits for it.
+func TestALockOnALeafsToastHoldsUpReadsOnceOnly(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	box := newBox(t, store)
+	r := newReader(t, store, "default")
+	defer r.close()
+	write(t, pool, box, surepost.Event{ID: "e1", Type: "T"})
+	r.pass()
+	retain(t, store, aLittle)
+	var toast string
+	if err := pool.QueryRow(t.Context(), "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'surepost_outbox_0'::regclass").Scan(&toast); err != nil {
+		t.Fatal(err)
+	}
+	vacuum := begin(t, pool)
+	if _, err := vacuum.Exec(t.Context(), "SELECT count(*) FROM "+toast); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	report := retain(t, store, aLittle)
+	if took := time.Since(began); took > 10*time.Second { // it waits for a second
+		t.Errorf("Retain held up the log for %v", took)
+	}
+	requireHeld(t, report, toast)
+	if pid := int(vacuum.Conn().PgConn().PID()); report.Held[0].PID != pid {
+		t.Errorf("%+v is in the way, want backend %d", report.Held, pid)
+	}
+	if err := vacuum.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if report := retain(t, store, aLittle); report.Emptied != 1 {
+		t.Errorf("%q: nobody is in the way, and the leaf wasn't emptied", report)
+	}
+}
