@@ -210,7 +210,8 @@ func TestRetentionAndLanesUnderRandomInterleavings(t *testing.T) {
 func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t, harness.Image("none"))                                                                               // as new as pg_dump
-	execSQL(t, pool, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" SET lock_timeout = '300ms'") // nobody waits for a lock
+	execSQL(t, pool, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+
+		" SET lock_timeout = '300ms'") // nobody is to wait for a lock
 	pool.Reset()
 	box := newBox(t, store)
 	r := newReader(t, store, "default")
@@ -238,7 +239,8 @@ func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "pg_dump copies the leaf", func() bool {
-		return count(t, pool, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump' AND query LIKE 'COPY %outbox_0 %'") == 1
+		return count(t, pool, `SELECT count(*) FROM pg_stat_activity
+			WHERE application_name = 'pg_dump' AND query LIKE 'COPY %outbox_0 %'`) == 1
 	})
 	pid := count(t, pool, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_dump'")
 
@@ -331,7 +333,8 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 			reports <- report
 		}()
 		eventually(t, "Retain has asked for the lock", func() bool { // and asks again
-			return count(t, pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND (query LIKE 'LOCK TABLE%NOWAIT' OR query = 'rollback')") > 0
+			return count(t, pool, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND (query LIKE 'LOCK TABLE%NOWAIT' OR query = 'rollback')`) > 0
 		})
 		// What another Retain does, a producer with an old snapshot after it, and a relay that passes its event.
 		if _, err := other.Exec(t.Context(), `LOCK TABLE surepost_outbox_0 IN ACCESS EXCLUSIVE MODE; TRUNCATE surepost_outbox_0;
@@ -349,7 +352,7 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 			t.Fatalf("%q: an event that isn't old is gone", report)
 		}
 		refused = slices.ContainsFunc(report.Held, func(h relay.Holdup) bool { return h.PID != 0 }) // too slow: it had given up
-		if refused { // from the beginning
+		if refused {                                                                                // from the beginning
 			execSQL(t, pool, "UPDATE surepost_ring SET emptied = false WHERE leaf = 0")
 		}
 	}
@@ -367,7 +370,8 @@ func TestALockOnALeafsToastHoldsUpReadsOnceOnly(t *testing.T) {
 	r.pass()
 	retain(t, store, aLittle)
 	var toast string
-	if err := pool.QueryRow(t.Context(), "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'surepost_outbox_0'::regclass").Scan(&toast); err != nil {
+	if err := pool.QueryRow(t.Context(),
+		"SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'surepost_outbox_0'::regclass").Scan(&toast); err != nil {
 		t.Fatal(err)
 	}
 	vacuum := begin(t, pool)
