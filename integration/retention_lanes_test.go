@@ -210,7 +210,8 @@ func TestRetentionAndLanesUnderRandomInterleavings(t *testing.T) {
 func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 	t.Parallel()
 	pool, store := newPool(t, harness.Image("none"))                                                                               // as new as pg_dump
-	execSQL(t, pool, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" SET lock_timeout = '300ms'") // nobody waits for a lock
+	execSQL(t, pool, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+
+		" SET lock_timeout = '300ms'") // nobody is to wait for a lock
 	pool.Reset()
 	box := newBox(t, store)
 	r := newReader(t, store, "default")
@@ -238,7 +239,8 @@ func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "pg_dump copies the leaf", func() bool {
-		return count(t, pool, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump' AND query LIKE 'COPY %outbox_0 %'") == 1
+		return count(t, pool, `SELECT count(*) FROM pg_stat_activity
+			WHERE application_name = 'pg_dump' AND query LIKE 'COPY %outbox_0 %'`) == 1
 	})
 	pid := count(t, pool, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_dump'")
 
@@ -331,7 +333,8 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 			reports <- report
 		}()
 		eventually(t, "Retain has asked for the lock", func() bool { // and asks again
-			return count(t, pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND (query LIKE 'LOCK TABLE%NOWAIT' OR query = 'rollback')") > 0
+			return count(t, pool, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND (query LIKE 'LOCK TABLE%NOWAIT' OR query = 'rollback')`) > 0
 		})
 		// What another Retain does, a producer with an old snapshot after it, and a relay that passes its event.
 		if _, err := other.Exec(t.Context(), `LOCK TABLE surepost_outbox_0 IN ACCESS EXCLUSIVE MODE; TRUNCATE surepost_outbox_0;
@@ -352,5 +355,42 @@ func TestALeafThatIsEmptiedTwiceKeepsWhatCameInBetween(t *testing.T) {
 		if refused {                                                                                // from the beginning
 			execSQL(t, pool, "UPDATE surepost_ring SET emptied = false WHERE leaf = 0")
 		}
+	}
+}
+
+// TRUNCATE also locks the leaf's TOAST table, which an autovacuum may hold alone, and not for a moment. Then Retain has the leaf
+// locked while it waits, and so it tries once, not forty times in a row: all that reads the log waits for it.
+func TestALockOnALeafsToastHoldsUpReadsOnceOnly(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	box := newBox(t, store)
+	r := newReader(t, store, "default")
+	defer r.close()
+	write(t, pool, box, surepost.Event{ID: "e1", Type: "T"})
+	r.pass()
+	retain(t, store, aLittle)
+	var toast string
+	if err := pool.QueryRow(t.Context(),
+		"SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'surepost_outbox_0'::regclass").Scan(&toast); err != nil {
+		t.Fatal(err)
+	}
+	vacuum := begin(t, pool)
+	if _, err := vacuum.Exec(t.Context(), "SELECT count(*) FROM "+toast); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	report := retain(t, store, aLittle)
+	if took := time.Since(began); took > 10*time.Second { // it waits for a second
+		t.Errorf("Retain held up the log for %v", took)
+	}
+	requireHeld(t, report, toast)
+	if pid := int(vacuum.Conn().PgConn().PID()); report.Held[0].PID != pid {
+		t.Errorf("%+v is in the way, want backend %d", report.Held, pid)
+	}
+	if err := vacuum.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if report := retain(t, store, aLittle); report.Emptied != 1 {
+		t.Errorf("%q: nobody is in the way, and the leaf wasn't emptied", report)
 	}
 }

@@ -25,13 +25,6 @@ type Report struct {
 	Emptied    int // leaves that are
 }
 
-// Complete reports whether all states were visited and no promise is broken.
-func (r Report) Complete() bool { return r.Broken == "" }
-
-func (r Report) String() string {
-	return fmt.Sprintf("%s: %d states, %d steps, %d deep, in %v", r.Scope.Name, r.States, r.Steps, r.Depth, r.Took.Round(10*time.Millisecond))
-}
-
 // Print writes the trace.
 func (r Report) Print(w io.Writer) {
 	for i, line := range r.Trace {

@@ -35,9 +35,11 @@ func twoDestinations(s *Scope) { s.Destinations, s.Relays, s.Takeovers = 2, 2, 2
 var small = []Scope{
 	oneLane.of("the cut: 3 transactions of 1 event, 2 keys", 3, 1, 2),
 	oneLane.with(func(s *Scope) { s.Page, s.Ahead = 1, 2 }).of("pages of 1: 2 transactions of 2 events, 2 keys", 2, 2, 2),
-	oneLane.with(twoRelays).of("take-overs: 2 relays; 2 transactions of 1 event, 1 key", 2, 1, 1),
+	oneLane.with(twoRelays).
+		of("take-overs: 2 relays; 2 transactions of 1 event, 1 key", 2, 1, 1),
 	lanes.of("1 lane becomes 2: 2 transactions of 1 event, 2 keys", 2, 1, 2),
-	lanes.with(twoLanesFirst).with(twoRelays).of("2 lanes become 1: 2 relays; 1 transaction of 2 events, 2 keys", 1, 2, 2),
+	lanes.with(twoLanesFirst).with(twoRelays).
+		of("2 lanes become 1: 2 relays; 1 transaction of 2 events, 2 keys", 1, 2, 2),
 	ring.of("the ring: 3 transactions of 1 event, 1 key", 3, 1, 1),
 	ring.with(twoDestinations).of("the ring: 2 destinations; 1 transaction of 2 events, 1 key", 1, 2, 1),
 	lanes.with(func(s *Scope) { s.Leaves = 2 }).of("the ring and lanes: 1 transaction of 2 events, 2 keys", 1, 2, 2),
@@ -48,13 +50,19 @@ var small = []Scope{
 var large = []Scope{
 	oneLane.with(func(s *Scope) { s.Events = 5 }).of("the cut: 3 transactions of 2 events, 5 in all, 2 keys", 3, 2, 2),
 	oneLane.of("the cut: 4 transactions of 1 event, 2 keys", 4, 1, 2),
-	oneLane.with(func(s *Scope) { s.Page, s.Ahead, s.Takeovers = 1, 2, 2 }).of("pages of 1: 3 transactions of 1 event, 2 keys", 3, 1, 2),
-	oneLane.with(func(s *Scope) { s.Page, s.Ahead, s.Takeovers = 2, 2, 2 }).of("pages of 2: 2 transactions of 2 events, 2 keys", 2, 2, 2),
-	oneLane.with(func(s *Scope) { s.Relays, s.Takeovers = 2, 3 }).of("take-overs: 2 relays, 3 leases; 2 transactions of 1 event, 2 keys", 2, 1, 2),
-	oneLane.with(twoRelays).of("take-overs: 2 relays; 2 transactions of 2 events, 3 in all, 2 keys", 2, 2, 2).with(func(s *Scope) { s.Events = 3 }),
-	lanes.with(func(s *Scope) { s.LaneChanges, s.Takeovers = 2, 3 }).of("1 lane becomes 2, then 1: 2 transactions of 1 event, 2 keys", 2, 1, 2),
+	oneLane.with(func(s *Scope) { s.Page, s.Ahead, s.Takeovers = 1, 2, 2 }).
+		of("pages of 1: 3 transactions of 1 event, 2 keys", 3, 1, 2),
+	oneLane.with(func(s *Scope) { s.Page, s.Ahead, s.Takeovers = 2, 2, 2 }).
+		of("pages of 2: 2 transactions of 2 events, 2 keys", 2, 2, 2),
+	oneLane.with(func(s *Scope) { s.Relays, s.Takeovers = 2, 3 }).
+		of("take-overs: 2 relays, 3 leases; 2 transactions of 1 event, 2 keys", 2, 1, 2),
+	oneLane.with(twoRelays).
+		of("take-overs: 2 relays; 2 transactions of 2 events, 3 in all, 2 keys", 2, 2, 2).with(func(s *Scope) { s.Events = 3 }),
+	lanes.with(func(s *Scope) { s.LaneChanges, s.Takeovers = 2, 3 }).
+		of("1 lane becomes 2, then 1: 2 transactions of 1 event, 2 keys", 2, 1, 2),
 	lanes.with(twoRelays).of("1 lane becomes 2: 2 relays; 2 transactions of 1 event, 2 keys", 2, 1, 2),
-	lanes.with(twoLanesFirst).with(twoRelays).of("2 lanes become 1: 2 relays; 2 transactions of 1 event, 2 keys", 2, 1, 2),
+	lanes.with(twoLanesFirst).with(twoRelays).
+		of("2 lanes become 1: 2 relays; 2 transactions of 1 event, 2 keys", 2, 1, 2),
 	ring.with(twoDestinations).of("the ring: 2 destinations; 2 transactions of 1 event, 1 key", 2, 1, 1),
 	ring.of("the ring: 2 transactions of 2 events, 2 keys", 2, 2, 2),
 	lanes.with(func(s *Scope) { s.Leaves = 2 }).of("the ring and lanes: 2 transactions of 1 event, 2 keys", 2, 1, 2),

@@ -284,9 +284,9 @@ func (m *model) relay(s *state, i uint8, yield func(step, *state, string)) {
 		}
 	}
 
-	// The first page is settled when all of it is confirmed; its position is stored, or a later one with it (stream.settled). Under the
-	// epoch of the lease, whose row it locks for share. (statements.checkpoint) Whoever finds its lease lost may give up, or do nothing
-	// more.
+	// The first page is settled when all of it is confirmed; its position is stored, or a later one with it (stream.settled).
+	// Under the epoch of the lease, whose row it locks for share. (statements.checkpoint) Whoever finds its lease lost does
+	// nothing more, which a relay may do at any time.
 	if e.count == 0 || e.pages[0].entries[0] != 0 && m.Bug != CheckpointUnsettled {
 		return
 	}

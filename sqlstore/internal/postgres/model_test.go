@@ -52,11 +52,11 @@ func TestTheModelsCursorIsThisOne(t *testing.T) {
 					} {
 						stragglers, fresh := []uint8{1, 2, 3}[:nStragglers], []uint8{c.Hot + 1, c.Hot + 2, c.Hot + 3}[:nFresh]
 						after, us, uf, full := c.Advance(r, stragglers, fresh, limit)
-						wantAfter, wantUS, wantUF, wantFull := mine.advance(read{snap: snapOf(r.Snap), next: uint64(r.Next), drawn: int64(r.Drawn),
-							bound: int64(r.Bound)}, wide(stragglers), wide(fresh), limit)
+						saw := read{snap: snapOf(r.Snap), next: uint64(r.Next), drawn: int64(r.Drawn), bound: int64(r.Bound)}
+						wantAfter, wantUS, wantUF, wantFull := mine.advance(saw, wide(stragglers), wide(fresh), limit)
 						if !sameCursor(cursorOf(after), wantAfter) || us != wantUS || uf != wantUF || full != wantFull {
-							t.Fatalf("%v advances by %+v (%v, %v, limit %d) to %v %d %d %t, in the model to %v %d %d %t", mine, r, stragglers, fresh, limit,
-								wantAfter, wantUS, wantUF, wantFull, after, us, uf, full)
+							t.Fatalf("%v advances by %+v (%v, %v, limit %d) to %v %d %d %t, in the model to %v %d %d %t",
+								mine, r, stragglers, fresh, limit, wantAfter, wantUS, wantUF, wantFull, after, us, uf, full)
 						}
 						checked++
 					}
@@ -66,7 +66,8 @@ func TestTheModelsCursorIsThisOne(t *testing.T) {
 	}
 	for _, a := range cursors {
 		for _, b := range cursors {
-			if got, want := model.Oldest([]model.Cursor{a, b}), oldest([]cursor{cursorOf(a), cursorOf(b)}); !sameCursor(cursorOf(got), want) {
+			got, want := model.Oldest([]model.Cursor{a, b}), oldest([]cursor{cursorOf(a), cursorOf(b)})
+			if !sameCursor(cursorOf(got), want) {
 				t.Fatalf("the oldest of %v and %v is %v, in the model %v", a, b, want, got)
 			}
 			checked++

@@ -162,10 +162,12 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 	// Those that read the log hold a lock for a millisecond, one after the other: there are gaps.
 	const tries, few = 40, 5
 	for try := range tries {
+		locked := false
 		err = e.alone(ctx, conn, func(q Querier) error {
 			if _, err := q.Exec(ctx, e.sql.lockLeaf[number]); err != nil {
 				return err
 			}
+			locked = true
 			ring, err := e.ring(ctx, q) // somebody else may have been here meanwhile
 			if err != nil {
 				return err
@@ -201,13 +203,14 @@ func (e *Engine) emptyLeaf(ctx context.Context, conn Conn, number int64, keep ti
 			return false, nil, ctx.Err()
 		case <-time.After(time.Millisecond + rand.N(10*time.Millisecond)):
 		}
-		if try != few-1 && try != tries-1 {
+		if !locked && try != few-1 && try != tries-1 {
 			continue
 		}
-		// Each failure is a line in the server's log. Who has been at it for a second, a backup, won't be done in a moment.
+		// Each failure is a line in the server's log. Who has been at it for a second, a backup, won't be done in a moment. And where the
+		// leaf was locked, an autovacuum holds its TOAST table: TRUNCATE has waited for that, and everybody for TRUNCATE.
 		var long bool
 		held, long, err = e.lockers(ctx, conn, number)
-		if err != nil || long {
+		if err != nil || long || locked {
 			return false, held, e.explain("see who holds a lock on a leaf of the outbox's ring", err)
 		}
 	}
@@ -271,7 +274,8 @@ func (e *Engine) behind(ctx context.Context, q Querier, number int64) (held []re
 	return held, rows.Err()
 }
 
-// lockers returns who holds locks on the leaf, and whether one of them is no read of the log, which take milliseconds.
+// lockers returns who holds locks on the leaf or its TOAST table, and whether one of them has been at it for long: reads of the log
+// take milliseconds.
 func (e *Engine) lockers(ctx context.Context, q Querier, number int64) (held []relay.Holdup, long bool, err error) {
 	rows, err := q.Query(ctx, e.sql.lockers[number])
 	if err != nil {
@@ -370,7 +374,8 @@ SELECT '', 0, 0, 0, NULL WHERE NOT EXISTS (SELECT FROM reader)`), "${leaf}", c.n
 		s.lockers[i] = `SELECT coalesce(l.pid, 0)::bigint, coalesce(a.state, ''), coalesce(a.query, ''), a.xact_start,
     coalesce(a.xact_start < clock_timestamp() - interval '1s', true)
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.relation = ` + c.regclass(name) + ` AND l.granted
+WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+    AND l.relation IN (SELECT unnest(ARRAY[oid, reltoastrelid]) FROM pg_class WHERE oid = ` + c.regclass(name) + `)
     AND l.pid IS DISTINCT FROM pg_backend_pid()
 GROUP BY 1, 2, 3, 4, 5 ORDER BY a.xact_start`
 	}
