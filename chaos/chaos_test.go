@@ -140,8 +140,8 @@ func TestTheLedgerFindsWhatIsPlanted(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				r, code := runChaos(t, env, "-planted", name, "-seed", "5", "-duration", "12s", "-every", "700ms", "-only", "kill,cut",
-					"-rate", "60", "-patience", "8s")
+				r, code := runChaos(t, env, "-planted", name, "-seed", "5",
+					"-duration", "12s", "-every", "700ms", "-only", "kill,cut", "-rate", "60", "-patience", "8s")
 				defer os.RemoveAll(r.Logs)
 				if code != exitBroken || found(r) == 0 {
 					t.Errorf("exit code %d, violations %q", code, r.Violations)

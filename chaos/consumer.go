@@ -85,8 +85,8 @@ type service[TX any] struct {
 	box   *outbox.Outbox[TX]
 }
 
-// errNow and then a handler fails for no reason: it is tried again.
-var errNow = errors.New("not in the mood")
+// errMood is what a handler fails with now and then, for no reason: it is tried again.
+var errMood = errors.New("not in the mood")
 
 // handle is the work for one event: its effect, in the ledger, and the event that follows.
 func (w *service[TX]) handle(ctx context.Context, tx TX, event surepost.Event) error {
@@ -110,7 +110,7 @@ func (w *service[TX]) handle(ctx context.Context, tx TX, event surepost.Event) e
 		}
 	}
 	if rand.IntN(100) == 0 {
-		return errNow
+		return errMood
 	}
 	return nil
 }
@@ -132,7 +132,9 @@ func (w *service[TX]) follow(ctx context.Context, tx TX, event surepost.Event, n
 }
 
 // consume hands the queue's events to the inbox until ctx ends.
-func (w *service[TX]) consume(ctx context.Context, tell *teller, store store[TX], config amqp.ConsumerConfig, types []string) (err error) {
+func (w *service[TX]) consume(
+	ctx context.Context, tell *teller, store store[TX], config amqp.ConsumerConfig, types []string,
+) (err error) {
 	if w.box, err = outbox.New[TX](store, outbox.Config{Source: w.Name}); err != nil {
 		return err
 	}
@@ -162,10 +164,12 @@ func (w *service[TX]) consume(ctx context.Context, tell *teller, store store[TX]
 			tell.done.Add(1)
 		},
 		OnDeadLetter: func(m amqp.DeadLetteredMessage) {
-			slog.Warn("dead-lettered", "event", m.Event.ID, "reason", m.Reason, "attempts", m.Attempts, "deliveries", m.Deliveries, "err", m.Err)
+			slog.Warn("dead-lettered", "event", m.Event.ID, "reason", m.Reason, "attempts", m.Attempts,
+				"deliveries", m.Deliveries, "err", m.Err)
 		},
 		OnRetry: func(m amqp.RetriedMessage) {
-			slog.Info("retry", "event", m.Event.ID, "attempt", m.Attempt, "outage", m.Outage, "pause", m.Pause, "err", m.Err)
+			slog.Info("retry", "event", m.Event.ID, "attempt", m.Attempt, "outage", m.Outage, "pause", m.Pause,
+				"err", m.Err)
 		},
 		OnDisconnect: func(d amqp.Disconnect) { slog.Info("disconnected", "err", d.Err, "attempt", d.Attempt) },
 	}

@@ -176,7 +176,10 @@ func (st *stage) inflict(ctx context.Context, f fault) error {
 	case "rabbitmq-freeze":
 		return during(func() error { return st.rabbitmq.Pause(firm) }, func() error { return st.rabbitmq.Unpause(firm) })
 	case "memory-alarm":
-		return during(func() error { return st.env.RabbitMQ.SetAlarm(firm, true) }, func() error { return st.env.RabbitMQ.SetAlarm(firm, false) })
+		alarm := func(raised bool) func() error {
+			return func() error { return st.env.RabbitMQ.SetAlarm(firm, raised) }
+		}
+		return during(alarm(true), alarm(false))
 	case "close-connections":
 		return st.env.RabbitMQ.CloseAllConnections(limited)
 	}

@@ -60,13 +60,16 @@ const (
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.DurationVar(&o.duration, "duration", 2*time.Minute, "how long events are written and faults inflicted; the end comes on top")
+	flags.DurationVar(&o.duration, "duration", 2*time.Minute,
+		"how long events are written and faults inflicted; the end comes on top")
 	flags.Uint64Var(&o.seed, "seed", 0, "`number` that the faults are drawn from; 0 draws one")
 	flags.DurationVar(&o.every, "every", defaultEvery, "mean time between two faults")
 	flags.Float64Var(&o.rate, "rate", defaultRate, "orders' events a `second`, each of which leads to two more")
 	only := flags.String("only", "", "`kinds` of faults to draw from, with commas between them; empty for all")
-	flags.StringVar(&o.planted, "planted", "", "`fault` of this program's own, which the ledger must find: "+strings.Join(plantedNames(), ", "))
-	flags.DurationVar(&o.patience, "patience", time.Minute, "how long the end waits while something is missing and nothing moves")
+	flags.StringVar(&o.planted, "planted", "",
+		"`fault` of this program's own, which the ledger must find: "+strings.Join(plantedNames(), ", "))
+	flags.DurationVar(&o.patience, "patience", time.Minute,
+		"how long the end waits while something is missing and nothing moves")
 	flags.BoolVar(&o.json, "json", false, "print the report as one JSON object; progress goes to standard error")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs and the ledger even if all is well")
 	flags.BoolVar(&o.plan, "plan", false, "print the seed's faults, and inflict none")
@@ -188,7 +191,7 @@ func play(ctx context.Context, o options, faults []fault, out *console) (r *repo
 	}
 	out.say("%d processes are at work", len(st.processes))
 	out.begin()
-	r = &report{Seed: o.seed, Duration: o.duration.Seconds(), Planted: o.planted}
+	r = &report{Seed: o.seed, Duration: o.duration.Seconds(), Planted: o.planted, Violations: []string{}}
 	began := time.Now()
 	st.work(ctx, faults, out, func(format string, args ...any) {
 		out.say(format, args...)

@@ -66,7 +66,8 @@ func judge(l ledger) (v verdict) {
 		dead[handling{d.consumer, d.id}] = true
 		switch {
 		case !known:
-			v.ghosts = append(v.ghosts, fmt.Sprintf("event %s was never committed, and is a dead letter of %s (%s)", d.id, d.consumer, d.reason))
+			v.ghosts = append(v.ghosts, fmt.Sprintf("event %s was never committed, and is a dead letter of %s (%s)",
+				d.id, d.consumer, d.reason))
 		case w.poison && d.consumer == billing:
 		default:
 			v.deadLettered = append(v.deadLettered, fmt.Sprintf("%s is a dead letter of %s (%s)", w, d.consumer, d.reason))
@@ -101,7 +102,8 @@ func judgeEffects(v *verdict, l ledger, byID map[string]written) map[handling]in
 		w, known := byID[e.id]
 		switch {
 		case !known:
-			v.ghosts = append(v.ghosts, fmt.Sprintf("event %s (%s, key %s, number %d) was never committed, and %s has handled it", e.id, e.kind, e.key, e.number, e.consumer))
+			v.ghosts = append(v.ghosts, fmt.Sprintf("event %s (%s, key %s, number %d) was never committed, and %s has handled it",
+				e.id, e.kind, e.key, e.number, e.consumer))
 		case times[h] == 2:
 			v.double = append(v.double, fmt.Sprintf("%s: %s has handled it more than once", w, e.consumer))
 		case w.kind != e.kind || w.key != e.key || w.number != e.number:

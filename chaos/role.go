@@ -45,7 +45,6 @@ func roleNames() []string { return slices.Sorted(maps.Keys(roles)) }
 // surroundings are what a process is told of the world. They come in its environment, since they have passwords in them.
 type surroundings struct {
 	Name     string
-	Seed     uint64
 	Postgres string // through a proxy of its own
 	AMQP     string // …
 	Rate     float64

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -64,8 +65,8 @@ func (st *stage) settle(ctx context.Context, tick func(standing)) (complete time
 		}
 		if still >= st.patience || time.Now().After(end) {
 			waiting, askErr := st.waiting(ctx)
-			if err != nil || askErr != nil {
-				return time.Time{}, nil, fmt.Errorf("the servers don't say how things stand: %w", cmpErr(err, askErr))
+			if err := errors.Join(err, askErr); err != nil {
+				return time.Time{}, nil, fmt.Errorf("the servers don't say how things stand: %w", err)
 			}
 			return time.Time{}, waiting, nil
 		}
@@ -73,13 +74,6 @@ func (st *stage) settle(ctx context.Context, tick func(standing)) (complete time
 			return time.Time{}, nil, context.Cause(ctx)
 		}
 	}
-}
-
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 func (st *stage) standing(ctx context.Context) (s standing, err error) {
@@ -152,7 +146,8 @@ func (st *stage) waiting(ctx context.Context) (waiting []string, err error) {
 	for _, d := range status.Destinations {
 		for _, l := range d.LanesStatus {
 			if l.Backlog > 0 {
-				waiting = append(waiting, fmt.Sprintf("lane %s has %d events to publish, the oldest of %s; its owner is %q, its last checkpoint of %s",
+				waiting = append(waiting, fmt.Sprintf(
+					"lane %s has %d events to publish, the oldest of %s; its owner is %q, its last checkpoint of %s",
 					l.Lane, l.Backlog, l.OldestUnpublished.Format(time.TimeOnly), l.Owner, l.CheckpointAt.Format(time.TimeOnly)))
 			}
 		}

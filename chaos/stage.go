@@ -59,7 +59,7 @@ func openStage(ctx context.Context, o options, folder string, private bool) (st 
 	}
 	for name, r := range roles {
 		p := &process{name: name, log: filepath.Join(folder, name+".log")}
-		p.env = surroundings{Name: name, Seed: o.seed, Rate: o.rate, Folder: folder}
+		p.env = surroundings{Name: name, Rate: o.rate, Folder: folder}
 		for _, has := range planted[o.planted] {
 			if has == name {
 				p.env.Planted = o.planted

@@ -22,7 +22,8 @@ func (p *powerSwitch) Power() (*Power, error) {
 		return nil, fmt.Errorf("harness: %s was not asked for: add %s to the call of harness.StartEnv", p.kind.Name, p.option)
 	}
 	if !p.exclusive() {
-		return nil, fmt.Errorf("harness: %s (%s) may have other users: ask for one with harness.Private()", p.server.Kind.Name, p.server.Origin)
+		return nil, fmt.Errorf("harness: %s (%s) may have other users: ask for one with harness.Private()",
+			p.server.Kind.Name, p.server.Origin)
 	}
 	return &Power{of: p}, nil
 }
