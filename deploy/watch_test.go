@@ -370,3 +370,26 @@ func TestAlertsComeInTime(t *testing.T) {
 		}
 	}
 }
+
+// The ring is emptied a leaf at a time: an event leaves when it is between one and one and a half times as old as the retention, whatever
+// that is.
+func TestTheLogIsTooOldByTheRetentionThatIsConfigured(t *testing.T) {
+	for _, a := range alerts(t) {
+		if a.Alert != "SurepostLogTooOld" {
+			continue
+		}
+		tree, err := parser.NewParser(parser.Options{}).ParseExpr(a.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rule, ok := tree.(*parser.BinaryExpr)
+		if !ok || rule.Op != parser.GTR {
+			t.Fatalf("it isn't a comparison: %s", a.Expr)
+		}
+		if got := inside(rule.RHS); !slices.Equal(got, []string{"surepost_outbox_retention_seconds"}) || !strings.HasPrefix(rule.RHS.String(), "1.5 * ") {
+			t.Errorf("it compares with %s", rule.RHS)
+		}
+		return
+	}
+	t.Error("there is no such alert")
+}

@@ -33,6 +33,10 @@ type Limits struct {
 	// DedupeWindow is for how long the consumers' inbox remembers what was handled, and RedeliveryHorizon the longest time
 	// after which a message can come again (amqp.ConsumerConfig.RedeliveryHorizon). Both 0: not compared.
 	DedupeWindow, RedeliveryHorizon time.Duration
+
+	// Role is what the user that asks is there for: it must have all privileges of that role. Default "": it must be able to read,
+	// and if it may write some of what a relay or an operator writes, to write all of that.
+	Role Role
 }
 
 // WithDefaults returns the limits with their defaults filled in.
@@ -50,7 +54,7 @@ func (l Limits) WithDefaults() Limits {
 
 // Validate reports every limit that makes no sense.
 func (l Limits) Validate() error {
-	var errs []error
+	errs := []error{l.Role.validate()}
 	for _, d := range []struct {
 		name  string
 		value time.Duration

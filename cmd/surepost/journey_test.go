@@ -134,7 +134,7 @@ func TestAnOperatorsDayOnPostgreSQLAndRabbitMQ(t *testing.T) {
 	s := openShop(t)
 	s.write(surepost.Event{ID: "one", Type: "OrderCreated", Key: "k", Data: map[string]int{"n": 1}},
 		surepost.Event{ID: "two", Type: "OrderCreated", Data: 2})
-	relay := s.start("relay", "--log-format=json")
+	relay := s.start("relay", "--log-format=json", "--relay-retention=3d")
 	if got := s.receives(2); got[0] != "one" && got[1] != "one" {
 		t.Errorf("published were %v", got)
 	}
@@ -214,7 +214,7 @@ func TestAnOperatorsDayOnPostgreSQLAndRabbitMQ(t *testing.T) {
 		t.Errorf("status says %s", out)
 	}
 	address := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(relay.output())[1]
-	for path, want := range map[string]string{"/metrics": "surepost_relay_published_total", "/healthz": "running", "/readyz": "database"} {
+	for path, want := range map[string]string{"/metrics": "\nsurepost_outbox_retention_seconds 259200\n", "/healthz": "running", "/readyz": "database"} {
 		if code, body := get(t, "http://"+address+path); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s answers %d %s", path, code, body)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ var (
 		"Size of the outbox's tables with their indexes.")
 	outboxOldestKept = metric(Gauge, "surepost_outbox_oldest_event_age_seconds",
 		"Age of the oldest event that the log still has; 0 if it is empty. Retention keeps it near the retention time.")
+	outboxRetention = metric(Gauge, "surepost_outbox_retention_seconds",
+		"How long published events are kept at least, as configured; +Inf for ever. In bulk, so that the oldest is up to half as much older.")
 	inboxBytes = metric(Gauge, "surepost_inbox_bytes",
 		"Size of the inbox's tables with their indexes.")
 )
@@ -58,6 +61,10 @@ type OutboxConfig struct {
 	// metrics of the process.
 	Timeout time.Duration
 
+	// Retention is how long the relays keep events, which is told as a metric beside the oldest event's age: set it as
+	// relay.Config.Retention. Default relay.DefaultRetention, 7 days. Negative: for ever.
+	Retention time.Duration
+
 	// Logger is told when the store can't be asked, and when it can again. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -69,10 +76,21 @@ func (c OutboxConfig) withDefaults() OutboxConfig {
 	if c.Timeout == 0 {
 		c.Timeout = 3 * time.Second
 	}
+	if c.Retention == 0 {
+		c.Retention = relay.DefaultRetention
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// kept returns the retention in seconds.
+func (c OutboxConfig) kept() float64 {
+	if c.Retention < 0 {
+		return math.Inf(1)
+	}
+	return c.Retention.Seconds()
 }
 
 // Outbox registers metrics of how the outbox stands, which the store is asked for when they are scraped. One process per
@@ -111,7 +129,7 @@ type answer struct {
 // Describe implements prometheus.Collector.
 func (c *outboxCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, m := range []Metric{outboxUp, outboxOldest, outboxBacklog, outboxLanes, outboxLanesUnowned, outboxRelays, outboxParked,
-		outboxParkedKeys, outboxParkedAge, outboxScheduled, outboxOverdue, outboxLogBytes, outboxOldestKept, inboxBytes} {
+		outboxParkedKeys, outboxParkedAge, outboxScheduled, outboxOverdue, outboxLogBytes, outboxOldestKept, outboxRetention, inboxBytes} {
 		to <- m.desc()
 	}
 }
@@ -137,6 +155,7 @@ func (c *outboxCollector) Collect(to chan<- prometheus.Metric) {
 	send(outboxOverdue, age(s.ScheduledDue, now))
 	send(outboxLogBytes, float64(s.LogBytes))
 	send(outboxOldestKept, age(s.OldestEvent, now))
+	send(outboxRetention, c.config.kept())
 	send(inboxBytes, float64(s.InboxBytes))
 }
 

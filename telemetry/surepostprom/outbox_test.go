@@ -3,6 +3,7 @@ package surepostprom
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,6 +81,7 @@ func TestTheOutboxsStatusIsTold(t *testing.T) {
 			"surepost_outbox_scheduled_overdue_seconds{}":                                    2,
 			"surepost_outbox_log_bytes{}":                                                    1 << 20,
 			"surepost_outbox_oldest_event_age_seconds{}":                                     86400,
+			"surepost_outbox_retention_seconds{}":                                            7 * 86400,
 			"surepost_inbox_bytes{}":                                                         1 << 10,
 		})
 		for name := range got {
@@ -88,6 +90,14 @@ func TestTheOutboxsStatusIsTold(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestTheRetentionIsToldAsItIsConfigured(t *testing.T) {
+	for configured, want := range map[time.Duration]float64{0: 7 * 86400, 72 * time.Hour: 3 * 86400, -1: math.Inf(1)} {
+		if got := (OutboxConfig{Retention: configured}).withDefaults().kept(); got != want {
+			t.Errorf("%v is told as %v, want %v", configured, got, want)
+		}
+	}
 }
 
 func TestAStoresOwnStatusIsTold(t *testing.T) {

@@ -152,49 +152,6 @@ func (p *practice) checkSequence(ctx context.Context, q Querier) (found []diagno
 	return found, nil
 }
 
-// needed are the privileges of a relay, by table (README, Privileges).
-var needed = []struct{ table, privileges string }{
-	{"outbox", "SELECT"}, {"sequence", "SELECT"}, {"migration", "SELECT"},
-	{"lease", "SELECT, INSERT, UPDATE"}, {"checkpoint", "SELECT, INSERT, DELETE"}, {"parked", "SELECT, INSERT, UPDATE, DELETE"},
-	{"destination", "SELECT"}, {"relay", "SELECT"}, {"scheduled", "SELECT"},
-}
-
-// checkPrivileges sees what this user lacks of what a relay needs. A user that may only read is taken for an operator's.
-func (p *practice) checkPrivileges(ctx context.Context, q Querier) (found []diagnosis.Finding, err error) {
-	var user string
-	var reader, writer []string // what it lacks as an operator, and as a relay beyond
-	for _, n := range needed {
-		table := p.engine.config.name(n.table)
-		for _, privilege := range strings.Split(n.privileges, ", ") {
-			var may bool
-			test := `has_table_privilege(to_regclass($1), $2)`
-			if n.table == "sequence" {
-				test = `has_sequence_privilege(to_regclass($1), $2)`
-			}
-			if _, err := queryRow(ctx, q, `SELECT current_user::text, coalesce(`+test+`, true)`, []any{table, privilege}, &user, &may); err != nil {
-				return nil, err
-			}
-			switch lack := privilege + " ON " + table; {
-			case may:
-			case privilege == "SELECT":
-				reader = append(reader, lack)
-			default:
-				writer = append(writer, lack)
-			}
-		}
-	}
-	if len(reader) > 0 {
-		found = append(found, diagnosis.Finding{Code: "privileges-missing", Severity: diagnosis.Warning, Subject: user,
-			Cause: "this user may not read what a relay and an operator read", Remedy: grants(reader, user)})
-	}
-	const writes = 7 // of needed
-	if len(writer) > 0 && len(writer) < writes {
-		found = append(found, diagnosis.Finding{Code: "privileges-missing", Severity: diagnosis.Warning, Subject: user,
-			Cause: "this user may write some of what a relay writes, and not all", Remedy: grants(writer, user)})
-	}
-	return found, nil
-}
-
 func grants(lacks []string, user string) string {
 	statements := make([]string, len(lacks))
 	for i, lack := range lacks {

@@ -43,6 +43,7 @@ type grammar struct {
 	Destinations destinationsGroup  `cmd:"" help:"The readers of the log."`
 	DeadLetters  deadLettersGroup   `cmd:"" name:"deadletters" help:"What consumers gave up."`
 	Redrive      redriveCommand     `cmd:"" help:"Move dead letters back to the queues that they came from."`
+	Inbox        inboxGroup         `cmd:"" help:"What consumers have handled."`
 	Doctor       doctorCommand      `cmd:"" help:"Say what is wrong, why, and what to do. The exit code is the severity."`
 	Configure    configurationGroup `cmd:"" name:"config" help:"The configuration."`
 	Version      versionCommand     `cmd:"" help:"The version of this program."`

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/surepost/surepost/cmd/surepost/internal/config"
 	"github.com/surepost/surepost/cmd/surepost/internal/connect"
 	"github.com/surepost/surepost/diagnosis"
 )
@@ -21,6 +22,7 @@ type doctorCommand struct {
 	TransactionAge    time.Duration `help:"How long a transaction may be open before it is named." default:"1m"`
 	Behind            time.Duration `help:"How old the oldest unpublished event may be." default:"30s"`
 	ClockSkew         time.Duration `help:"How far this machine's clock and the database's may be apart." default:"2s"`
+	As                string        `help:"The role whose privileges the user must have: reader, relay, operator, producer or consumer. Default: what it looks like." placeholder:"ROLE"`
 	DedupeWindow      time.Duration `help:"For how long the consumers' inbox remembers what was handled." placeholder:"DURATION"`
 	RedeliveryHorizon time.Duration `help:"The longest time after which a message can come again." placeholder:"DURATION"`
 }
@@ -28,7 +30,7 @@ type doctorCommand struct {
 func (cmd doctorCommand) Run(s *session) error {
 	limits := diagnosis.Limits{
 		TransactionAge: cmd.TransactionAge, Behind: cmd.Behind, ClockSkew: cmd.ClockSkew,
-		DedupeWindow: cmd.DedupeWindow, RedeliveryHorizon: cmd.RedeliveryHorizon,
+		DedupeWindow: cmd.DedupeWindow, RedeliveryHorizon: cmd.RedeliveryHorizon, Role: diagnosis.Role(cmd.As),
 	}
 	if err := limits.Validate(); err != nil {
 		return &fault{what: err.Error(), code: exitUsage}
@@ -38,6 +40,7 @@ func (cmd doctorCommand) Run(s *session) error {
 		return err
 	}
 	defer db.Close()
+	complete(&limits, db.config)
 	var findings []diagnosis.Finding
 	if store, ok := db.Store.(canDiagnose); ok {
 		if findings, err = store.Diagnose(s.ctx, limits); err != nil {
@@ -65,6 +68,20 @@ func (cmd doctorCommand) Run(s *session) error {
 		return quiet(exitCritical)
 	}
 	return nil
+}
+
+// complete takes from the configuration what no flag has said.
+func complete(l *diagnosis.Limits, c *config.Config) {
+	if !c.Relay.KeepForever {
+		l.Retention = c.Relay.Retention
+	}
+	told := false // of the inbox; by default nobody knows what consumers keep
+	for _, key := range []string{"inbox.window", "inbox.redelivery", "inbox.queued", "inbox.redrive", "inbox.replay", "inbox.prune"} {
+		told = told || c.IsSet(key)
+	}
+	if told && l.DedupeWindow == 0 && l.RedeliveryHorizon == 0 {
+		l.DedupeWindow, l.RedeliveryHorizon = c.Inbox.Window, connect.InboxRetention(c, nil).Horizon()
+	}
 }
 
 // checked is what is found out about a store that has no Diagnose.

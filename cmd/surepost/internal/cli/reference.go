@@ -33,6 +33,7 @@ var shapes = []struct {
 	{"replay start, replay resume", false, ReplayResultView{}},
 	{"deadletters list", true, DeadLetterView{}},
 	{"redrive", false, RedriveView{}},
+	{"inbox prune", false, PruneView{}},
 	{"doctor", true, FindingView{}},
 	{"config keys", true, KeyView{}},
 	{"config check", false, CheckView{}},

@@ -47,6 +47,11 @@ func (cmd relayCommand) Run(s *session) error {
 		return err
 	}
 	defer stop()
+	stopPruning, err := s.prune(db, logger)
+	if err != nil {
+		return err
+	}
+	defer stopPruning()
 	logger.Info("surepost relay starts", "version", version(s.Version).Version, "database", string(db.Kind),
 		"destination", db.config.Relay.Destination)
 	if err := checkFirst(s.ctx, r, logger); err != nil {

@@ -29,7 +29,11 @@ func newServed(db *opened, logger *slog.Logger) *served {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if store, ok := db.Store.(canStatus); ok {
-		surepostprom.Outbox(registry, store, surepostprom.OutboxConfig{Logger: logger})
+		retention := db.config.Relay.Retention
+		if db.config.Relay.KeepForever {
+			retention = -1
+		}
+		surepostprom.Outbox(registry, store, surepostprom.OutboxConfig{Logger: logger, Retention: retention})
 	}
 	return &served{registry: registry, logger: logger}
 }

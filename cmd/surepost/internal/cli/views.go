@@ -191,6 +191,15 @@ type FindingView struct {
 	Remedy   string `json:"remedy" doc:"what to do; empty where all is good"`
 }
 
+// PruneView is what `inbox prune` prints.
+type PruneView struct {
+	Emptied       int      `json:"emptied" doc:"partitions that were emptied as a whole"`
+	Removed       int64    `json:"removed" doc:"records that were removed one by one"`
+	Attempts      int64    `json:"attempts" doc:"records of attempts that were removed"`
+	Held          []string `json:"held,omitempty" doc:"what was in the way; the next time it is tried again"`
+	WindowSeconds float64  `json:"windowSeconds" doc:"what was handled before that is forgotten"`
+}
+
 // KeyView is a line of `config keys`.
 type KeyView struct {
 	Key     string `json:"key" doc:"in the file"`

@@ -10,6 +10,7 @@ import (
 type Config struct {
 	Database Database
 	Broker   Broker
+	Inbox    Inbox
 	Relay    Relay
 	HTTP     HTTP
 	Tracing  Tracing
@@ -91,6 +92,12 @@ type Relay struct {
 	BackoffMax         time.Duration
 	ShutdownTimeout    time.Duration
 	Migrate            bool
+}
+
+// Inbox says what the consumers' inbox remembers, and what that must outlast; see inbox.Retention.
+type Inbox struct {
+	Prune                                       bool
+	Window, Redelivery, Queued, Redrive, Replay time.Duration
 }
 
 // HTTP says where metrics and health are served.

@@ -71,7 +71,7 @@ func Keys() []*Key { return new(Config).table() }
 
 // table is what can be configured: the one place where a key is named.
 func (c *Config) table() []*Key {
-	d, b, r, t := &c.Database, &c.Broker, &c.Relay, &c.Tracing
+	d, b, i, r, t := &c.Database, &c.Broker, &c.Inbox, &c.Relay, &c.Tracing
 	return []*Key{
 		{Path: "database.url", value: text(&d.URL), Kind: "URL", Secret: SecretURL, Common: true,
 			Help: "The database: postgres://, postgresql://, mysql://, mariadb://, sqlite:// or the path of an SQLite file."},
@@ -135,6 +135,19 @@ func (c *Config) table() []*Key {
 			Help: "Exchanges that aren't plain topic exchanges: each with name, kind and args."},
 		{Path: "broker.omitPartitionKey", value: boolean(&b.OmitPartitionKey), Kind: "true or false", Default: "false",
 			Help: "Leave out the header that partitioned subscriptions need."},
+
+		{Path: "inbox.prune", value: boolean(&i.Prune), Kind: "true or false", Default: "false",
+			Help: "Whether `surepost relay` removes old records of the inbox in the same database, each hour. Consumers may do it themselves (inbox.Prune)."},
+		{Path: "inbox.window", value: duration(&i.Window), Kind: "duration", Default: "30d", Field: "Retention.Window",
+			Help: "How long the inbox remembers at least what was handled; not shorter than the four below allow."},
+		{Path: "inbox.redelivery", value: duration(&i.Redelivery), Kind: "duration", Default: "1d", Field: "Retention.Redelivery",
+			Help: "How long a consumer may try an event again: amqp.ConsumerConfig.RedeliveryHorizon."},
+		{Path: "inbox.queued", value: duration(&i.Queued), Kind: "duration", Default: "3d", Field: "Retention.Queued",
+			Help: "How long an event may wait in a queue while its consumer is down."},
+		{Path: "inbox.redrive", value: duration(&i.Redrive), Kind: "duration", Default: "7d", Field: "Retention.Redrive",
+			Help: "How long a dead letter may lie before it is redriven."},
+		{Path: "inbox.replay", value: duration(&i.Replay), Kind: "duration", Default: "10d12h", Field: "Retention.Replay",
+			Help: "How far back producers' logs go that may be replayed: one and a half of their relay.retention."},
 
 		{Path: "relay.destination", value: text(&r.Destination), Kind: "text", Default: "default", Field: "Config.Destination", Common: true,
 			Help: "The destination: relays of one destination share its work."},

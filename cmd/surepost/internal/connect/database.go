@@ -2,6 +2,7 @@ package connect
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"strings"
 
@@ -126,6 +127,14 @@ func validateDatabase(c *config.Config) config.Problems {
 	if kind != PostgreSQL && c.Database.Schema != "" {
 		problems = append(problems, c.Problem("database.schema", "is set, and "+string(kind)+" has no schemas",
 			"name the database in the URL instead"))
+	}
+	if kind != PostgreSQL && c.Relay.Lanes > 1 {
+		problems = append(problems, c.Problem("relay.lanes", fmt.Sprintf("is %d, and the log in %s has one lane", c.Relay.Lanes, kind),
+			"remove it; further relays stand by"))
+	}
+	if kind == MySQL && c.Relay.Destination != relay.DefaultDestination {
+		problems = append(problems, c.Problem("relay.destination", fmt.Sprintf("is %q, and the log in %s has one reader, since what is published is deleted", c.Relay.Destination, kind),
+			"remove it; let the broker pass events on to others"))
 	}
 	if c.Database.MaxConnections < 3 {
 		problems = append(problems, c.Problem("database.maxConnections", "is too small for a relay and its health", "use 3 or more"))

@@ -29,6 +29,9 @@ func Validate(c *config.Config, needs Needs) config.Problems {
 	problems = append(problems, validateDatabase(c)...)
 	problems = append(problems, validateBroker(c)...)
 	problems = append(problems, validateTracing(c)...)
+	if c.Inbox.Prune {
+		problems = append(problems, ValidateInbox(c)...)
+	}
 	return append(problems, validateRelay(c)...)
 }
 
