@@ -209,7 +209,7 @@ func TestRetentionAndLanesUnderRandomInterleavings(t *testing.T) {
 // pg_dump holds a lock on all leaves until it is done: retention waits, no producer does, and the dump is whole.
 func TestPgDumpHoldsUpRetentionOnly(t *testing.T) {
 	t.Parallel()
-	pool, store := newPool(t, harness.Image("none"))                                                                               // as new as pg_dump
+	pool, store := newPool(t, harness.Image("none")) // as new as pg_dump
 	execSQL(t, pool, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+
 		" SET lock_timeout = '300ms'") // nobody is to wait for a lock
 	pool.Reset()

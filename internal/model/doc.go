@@ -3,8 +3,8 @@
 // that it can come to within a scope (so many transactions, keys, relays, leaves), in every order of steps, and looks
 // for one in which a promise is broken. It needs Go and nothing else:
 //
-//	go test ./internal/model -v                          # some scopes; seconds each
-//	go test ./internal/model -v -timeout 6h -model.soak  # larger ones; an hour and gigabytes
+//	go test ./internal/model -v                          # small scopes, and planted bugs: seconds each
+//	go test ./internal/model -v -timeout 6h -model.soak  # larger ones too: half an hour, two gigabytes
 //
 // The promises, in every state, for every destination:
 //

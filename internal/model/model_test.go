@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var soak = flag.Bool("model.soak", false, "explore larger scopes: hours, and gigabytes")
+var soak = flag.Bool("model.soak", false, "explore larger scopes too: half an hour, two gigabytes")
 
 // The parts that scopes are made of.
 var (
@@ -46,7 +46,7 @@ var small = []Scope{
 	ring.with(pagesOfOne).of("the ring and pages of 1: 2 transactions, 2 events, 1 key", 2, 1, 1),
 }
 
-// large ones take hours.
+// large ones take minutes each.
 var large = []Scope{
 	oneLane.with(func(s *Scope) { s.Events = 5 }).of("the cut: 3 transactions of 2 events, 5 in all, 2 keys", 3, 2, 2),
 	oneLane.of("the cut: 4 transactions of 1 event, 2 keys", 4, 1, 2),
