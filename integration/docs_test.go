@@ -84,7 +84,7 @@ func TestTheDocumentsCommandsExist(t *testing.T) {
 						t.Errorf("%s: %s: %v\n%s", name, line, err, out)
 					}
 					parsed++
-				case !slices.Contains([]string{"pg_dump", "pg_restore", "docker", "kubectl", "systemctl"}, words[0]):
+				case !slices.Contains([]string{"pg_dump", "pg_restore", "docker", "kubectl", "systemctl", "rabbitmqctl"}, words[0]):
 					t.Errorf("%s: nothing tries %q", name, line)
 				}
 			}

@@ -1,7 +1,10 @@
 // Package rowtext reads and writes texts in the columns that the stores have in common.
 package rowtext
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Headers reads a row's headers. A row that was written by hand may hold other values than strings; they are
 // taken as they stand, since one odd row must not hold up the log.
@@ -16,7 +19,7 @@ func Headers(object string) map[string]string {
 	for k, v := range values {
 		var text string
 		if json.Unmarshal(v, &text) != nil {
-			text = string(v)
+			text = strings.ToValidUTF8(string(v), "\ufffd") // as encoding/json does with those that are strings
 		}
 		headers[k] = text
 	}
