@@ -6,7 +6,10 @@
 # make up            starts PostgreSQL and RabbitMQ and prints how to find them: eval "$(make -s up)"
 # make down          ends them
 # make bench         every figure against its reference, into bench/RESULTS.md; some 25 minutes on two quiet cores
-# make soak          chaos with new seeds for HOURS hours, until a promise is broken
+# make fuzz          every fuzz target for FUZZTIME (2s)
+# make vulnerabilities  known ones in what the code reaches, where their database can be reached
+# make soak          simulation, the exhaustive model's large scopes, fuzzing and chaos with new seeds, for HOURS hours or until a promise
+#                    is broken
 # make lint          gofmt, go vet, staticcheck
 
 MODULES := . harness telemetry integration cmd/surepost examples examples/orm deploy bench chaos
@@ -14,13 +17,16 @@ SERVED := harness integration cmd/surepost examples examples/orm
 SUITES ?= forky
 N ?= 20000
 HOURS ?= 4
+FUZZTIME ?= 2s
 
-.PHONY: test test-images images demo up down bench soak lint servers tidy
+.PHONY: test test-images images demo up down bench fuzz vulnerabilities soak lint servers tidy
 
 test: servers
 	@failed=; for m in $(MODULES); do \
 		echo "== $$m"; (cd $$m && go test -race -timeout 30m ./...) || failed="$$failed $$m"; \
 	done; \
+	echo "== more seeds, without the race detector"; \
+	go test -count=1 ./simulation && go test -count=1 ./amqp -run 'TestConsumersKeepTheirPromises' || failed="$$failed seeds"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 # A named image is used or the tests fail. The URLs would win over it. Other servers make no new data races, so there is no
@@ -55,10 +61,21 @@ down:
 bench: servers
 	@go run ./bench all -only "$(CASES)"
 
-# Each run prints its seed. The first that fails keeps its logs, and says where they are and how to run it again.
+fuzz:
+	@FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+vulnerabilities:
+	@.ci/vulnerabilities $(MODULES)
+
+# Each failing run prints its seed and how to run it again; chaos keeps its logs and says where they are.
 soak: servers
+	go test ./internal/model -count=1 -v -timeout 6h -model.soak
 	@end=$$(($$(date +%s) + $(HOURS) * 3600)); while [ $$(date +%s) -lt $$end ]; do \
-		go run ./chaos -duration 120s || exit 1; \
+		seed=$$(date +%s)000; \
+		go test ./simulation -count=1 -timeout 0 -run TestPromisesOfTheRelay -for 10m -from $$seed || exit 1; \
+		go test ./amqp -count=1 -timeout 0 -run TestConsumersKeepTheirPromises -for 10m -from $$seed || exit 1; \
+		FUZZTIME=10s .ci/fuzz || exit 1; \
+		for n in 1 2 3; do go run ./chaos -duration 300s || exit 1; done; \
 	done
 
 lint:
