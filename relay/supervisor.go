@@ -34,6 +34,7 @@ type supervisor struct {
 	absences int   // in a row, without anything published in between
 	before   int64 // events that were published when the last one began
 	namesake *OwnerTakenError
+	signs    int // of its life
 }
 
 // sighting is a lease that had run out when it was first seen so.
@@ -173,11 +174,20 @@ func (s *supervisor) join(ctx context.Context) (Membership, error) {
 	return m, err
 }
 
+// signsOfLife is how often another relay of this one's name must have renewed: what a process had sent before it was killed may
+// arrive long after that.
+const signsOfLife = 3
+
 // meet deals with another relay of this one's name. The one that a restarted process was before runs out; one that gives
 // signs of life is there by mistake, and both would take each other's lanes as their own.
 func (s *supervisor) meet(other *OwnerTakenError) (wait time.Duration, err error) {
-	if was := s.namesake; was != nil && was.Instance == other.Instance && other.ExpiresAt.After(was.ExpiresAt) {
-		return 0, fmt.Errorf("%w: %w", ErrHalt, other)
+	switch was := s.namesake; {
+	case was == nil || was.Instance != other.Instance:
+		s.signs = 0
+	case other.ExpiresAt.After(was.ExpiresAt):
+		if s.signs++; s.signs >= signsOfLife {
+			return 0, fmt.Errorf("%w: %w", ErrHalt, other)
+		}
 	}
 	if s.namesake == nil {
 		s.log.Warn("waiting for a relay of the same name, which may be this one before it was restarted", "expires", other.Expires)

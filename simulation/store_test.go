@@ -56,7 +56,7 @@ func (s *store) Acquire(ctx context.Context, lane relay.Lane, owner string, ttl 
 			return relay.Lease{}, &relay.LeaseHeldError{Lane: lane, Owner: l.owner, Expires: l.expires - db.clock()}
 		}
 		db.writes()
-		l = lease{owner, l.epoch + 1, db.clock() + ttl, db.w.Now()}
+		l = lease{owner, l.epoch + 1, db.clock() + ttl, db.w.Now(), ctx.Err() != nil}
 		db.leases[lane.Index] = l
 		s.db.w.Detail("epoch %d", l.epoch)
 		return relay.Lease{Lane: lane, Owner: owner, Epoch: l.epoch}, nil
@@ -69,7 +69,7 @@ func (s *store) Renew(ctx context.Context, l relay.Lease, ttl time.Duration) err
 			return relay.ErrLeaseLost
 		}
 		s.db.writes()
-		s.db.leases[l.Lane.Index] = lease{l.Owner, l.Epoch, s.db.clock() + ttl, s.db.w.Now()}
+		s.db.leases[l.Lane.Index] = lease{l.Owner, l.Epoch, s.db.clock() + ttl, s.db.w.Now(), false}
 		return nil
 	})
 }
@@ -78,7 +78,7 @@ func (s *store) Release(ctx context.Context, l relay.Lease) error {
 	return s.do(ctx, "release", l.Lane.String(), func() error {
 		if s.db.held(l) {
 			s.db.writes()
-			s.db.leases[l.Lane.Index] = lease{"", l.Epoch, s.db.clock(), s.db.w.Now()}
+			s.db.leases[l.Lane.Index] = lease{"", l.Epoch, s.db.clock(), s.db.w.Now(), false}
 		}
 		return nil
 	})
@@ -147,7 +147,7 @@ func (db *database) setLanes(lanes int) error {
 		if newest, found := db.newest(i); found {
 			l.epoch = max(l.epoch, newest.epoch)
 		}
-		db.leases[i] = lease{"", l.epoch + 1, db.clock(), db.w.Now()}
+		db.leases[i] = lease{"", l.epoch + 1, db.clock(), db.w.Now(), false}
 	}
 	var cursors []cursor
 	for i := range old {
