@@ -174,6 +174,8 @@ func (s *store) Open(ctx context.Context, l relay.Lease) (relay.Log, error) {
 		log := &log{store: s, lease: l, name: l.Lane.String(), at: origin(), server: s.db.server}
 		c, found := s.db.newest(l.Lane.Index)
 		switch {
+		case !s.db.held(l) || s.db.lanes != l.Lane.Of:
+			return nil, relay.ErrLeaseLost
 		case !found:
 			return log, nil
 		case c.epoch > l.Epoch:

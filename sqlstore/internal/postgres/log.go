@@ -65,12 +65,19 @@ func (c cursor) foreign(own uint64) uint64 {
 	return native
 }
 
-// load notes which server this is, then reads the newest checkpoint: if a pooler leads to another server in between,
-// the first read sees it.
+// load notes which server this is and that it knows of the lease, then reads the newest checkpoint: if a pooler leads to another
+// server in between, the first read sees it. A failover may have lost the lease, and with it the number of lanes that it is for;
+// the checkpoint of another number's lane would pass over what that lane never had.
 func (l *log) load(ctx context.Context) error {
 	var own string
-	if _, err := queryRow(ctx, l.conn, `SELECT `+serverIdentity+`, `+nextID, nil, &l.server, &own); err != nil {
+	var held bool
+	lane := l.lease.Lane
+	args := []any{lane.Destination, int64(lane.Index), l.lease.Epoch, l.lease.Owner, int64(lane.Of)}
+	if _, err := queryRow(ctx, l.conn, l.engine.sql.here, args, &l.server, &own, &held); err != nil {
 		return l.engine.explain("see which server this is", err)
+	}
+	if !held {
+		return relay.ErrLeaseLost
 	}
 	var (
 		epoch, n, hot, pinAfter      int64

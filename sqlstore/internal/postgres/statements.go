@@ -27,6 +27,7 @@ type statements struct {
 	holder     string
 	renew      string
 	release    string
+	here       string
 	newest     string
 	reused     string
 	checkpoint string
@@ -148,6 +149,9 @@ WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $5`
 
 		release: c.expand(`UPDATE ${lease} SET owner = '', expires_at = clock_timestamp()
 WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4`),
+
+		here: c.expand(`SELECT ` + serverIdentity + `, ` + nextID + `, EXISTS (
+    SELECT FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4 AND lanes = $5::int)`),
 
 		// Plan: Index Scan Backward on the primary key, one row.
 		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
