@@ -8,39 +8,46 @@ import (
 	"github.com/surepost/surepost/diagnosis"
 )
 
-// need is what a role must be granted on one table. Columns are those that the privileges are granted for, where not for all.
-type need struct{ table, privileges, columns string }
+// need is what a role must be granted on one table: privileges as GRANT has them, by columns where fewer will do.
+type need struct {
+	table      string
+	privileges []string
+}
 
-const readAndWrite = "SELECT, INSERT, UPDATE, DELETE"
+const (
+	// insertEvents and insertScheduled leave out what a producer must not choose: tx and seq, and n.
+	insertEvents    = "INSERT (" + eventColumns + ", ring)"
+	insertScheduled = "INSERT (not_before, " + eventColumns + ")"
+)
 
-// needs are the privileges by role, as the README has them under "Privileges". Of the inbox's leaves one stands for all.
+// needs are the least privileges by role, as the README has them under "Privileges".
 var needs = map[diagnosis.Role][]need{
-	diagnosis.Reader: {
-		{"outbox", "SELECT", ""}, {"sequence", "SELECT", ""}, {"migration", "SELECT", ""}, {"lease", "SELECT", ""}, {"checkpoint", "SELECT", ""},
-		{"parked", "SELECT", ""}, {"destination", "SELECT", ""}, {"relay", "SELECT", ""}, {"scheduled", "SELECT", ""},
-	},
-	diagnosis.Relay: {
-		{"outbox", "SELECT", ""}, {"outbox", "INSERT", eventColumns + ", ring"}, {"sequence", "SELECT", ""}, {"migration", "SELECT", ""},
-		{"destination", "SELECT", ""}, {"destination", "INSERT", "name, lanes"}, {"destination", "UPDATE", "done_at"},
-		{"relay", readAndWrite, ""}, {"parked", readAndWrite, ""}, {"lease", "SELECT, INSERT, UPDATE", ""}, {"checkpoint", "SELECT, INSERT, DELETE", ""},
-		{"scheduled", "SELECT, DELETE", ""}, {"scheduled", "UPDATE", "n"}, {"ring", "SELECT", ""}, {"ring", "UPDATE", "current_at, left_at, emptied"},
-		{"outbox_0", "SELECT, TRUNCATE", ""}, {"outbox_1", "SELECT, TRUNCATE", ""}, {"outbox_2", "SELECT, TRUNCATE", ""}, {"outbox_3", "SELECT, TRUNCATE", ""},
-	},
-	diagnosis.Operator: {
-		{"outbox", "SELECT", ""}, {"sequence", "SELECT", ""}, {"migration", "SELECT", ""}, {"inbox", "SELECT", ""}, {"ring", "SELECT", ""},
-		{"destination", readAndWrite, ""}, {"relay", readAndWrite, ""}, {"lease", readAndWrite, ""}, {"parked", readAndWrite, ""},
-		{"checkpoint", "SELECT, INSERT, DELETE", ""}, {"scheduled", "SELECT, DELETE", ""}, {"parked_action", "SELECT, INSERT", ""},
-		{"cancellation", "SELECT, INSERT", ""},
-	},
-	diagnosis.Producer: {
-		{"outbox", "INSERT", eventColumns + ", ring"}, {"ring", "SELECT", ""},
-		{"scheduled", "INSERT", "not_before, " + eventColumns}, {"scheduled", "SELECT", "n, not_before, id"}, {"scheduled", "UPDATE", "n"},
-		{"scheduled", "DELETE", ""},
-	},
-	diagnosis.Consumer: {
-		{"inbox", "SELECT, INSERT", ""}, {"inbox_attempt", readAndWrite, ""},
-		{"inbox_0", "SELECT, DELETE, TRUNCATE", ""}, {"inbox_0", "UPDATE", "leaf"},
-	},
+	diagnosis.Reader: reading("outbox", "sequence", "migration", "lease", "checkpoint", "parked", "destination", "relay", "scheduled"),
+	diagnosis.Relay: append(reading("outbox", "sequence", "migration"),
+		need{"destination", []string{"SELECT", "INSERT (name, lanes)", "UPDATE (done_at)"}},
+		need{"relay", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}}, need{"parked", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+		need{"lease", []string{"SELECT", "INSERT", "UPDATE"}}, need{"checkpoint", []string{"SELECT", "INSERT", "DELETE"}},
+		need{"outbox", []string{insertEvents}}, need{"scheduled", []string{"SELECT", "UPDATE (n)", "DELETE"}},
+		need{"ring", []string{"SELECT", "UPDATE (current_at, left_at, emptied)"}},
+		need{"outbox_0", []string{"SELECT", "TRUNCATE"}}, need{"outbox_1", []string{"SELECT", "TRUNCATE"}},
+		need{"outbox_2", []string{"SELECT", "TRUNCATE"}}, need{"outbox_3", []string{"SELECT", "TRUNCATE"}},
+	),
+	diagnosis.Operator: append(reading("outbox", "sequence", "ring", "migration", "inbox"),
+		need{"destination", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}}, need{"relay", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+		need{"lease", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}}, need{"parked", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+		need{"checkpoint", []string{"SELECT", "INSERT", "DELETE"}}, need{"scheduled", []string{"SELECT", "DELETE"}},
+		need{"parked_action", []string{"SELECT", "INSERT"}}, need{"cancellation", []string{"SELECT", "INSERT"}},
+	),
+	diagnosis.Producer: append(reading("ring"), need{"outbox", []string{insertEvents}},
+		need{"scheduled", []string{insertScheduled, "SELECT (n, not_before, id)", "UPDATE (n)", "DELETE"}}),
+	diagnosis.Consumer: {{"inbox", []string{"SELECT", "INSERT"}}, {"inbox_attempt", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}}},
+}
+
+func reading(tables ...string) (list []need) {
+	for _, table := range tables {
+		list = append(list, need{table, []string{"SELECT"}})
+	}
+	return list
 }
 
 // lack is a privilege that isn't there.
@@ -90,26 +97,25 @@ func (p *practice) checkPrivileges(ctx context.Context, q Querier) (found []diag
 func (p *practice) lacks(ctx context.Context, q Querier, role diagnosis.Role) (lacks []lack, writes int, err error) {
 	for _, n := range needs[role] {
 		table := p.engine.config.name(n.table)
-		for privilege := range strings.SplitSeq(n.privileges, ", ") {
+		for _, privilege := range n.privileges {
+			kind, columns, some := strings.Cut(privilege, " (")
 			var may bool
-			args := []any{table, privilege}
+			args := []any{table, kind}
 			test := `has_table_privilege(to_regclass($1), $2)`
 			switch {
 			case n.table == "sequence":
 				test = `has_sequence_privilege(to_regclass($1), $2)`
-			case n.columns != "":
-				args = append(args, n.columns)
+			case some:
+				args = append(args, strings.TrimSuffix(columns, ")"))
 				test = `(SELECT bool_and(has_column_privilege(to_regclass($1), c, $2)) FROM unnest(string_to_array($3, ', ')) c)`
 			}
 			if _, err := queryRow(ctx, q, `SELECT coalesce(`+test+`, true)`, args, &may); err != nil {
 				return nil, 0, err
 			}
 			switch {
-			case !may && n.columns != "":
-				lacks = append(lacks, lack{privilege + " (" + n.columns + ")", table})
 			case !may:
 				lacks = append(lacks, lack{privilege, table})
-			case privilege != "SELECT" && n.table != "outbox" && n.table != "scheduled": // to which producers write, too
+			case kind != "SELECT" && n.table != "outbox" && n.table != "scheduled": // to which producers write, too
 				writes++
 			}
 		}
