@@ -604,3 +604,38 @@ func TestAPoolWithoutAConnectionForALaneSaysSo(t *testing.T) {
 		t.Cleanup(func() { _ = log.Close(context.Background()) })
 	}
 }
+
+// A failover that lost its tail may have lost a lease, and with it the number of lanes that it is for. Whoever opens the log with it
+// would begin at the place of another number's lane, which has passed what this one's never had.
+func TestALeaseThatAFailoverLostOpensNoLog(t *testing.T) {
+	t.Parallel()
+	pool, store := newPool(t)
+	openLog(t, store, "first") // makes the destination
+	if err := store.SetLanes(t.Context(), "default", 3); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := store.Acquire(t.Context(), relay.Lane{Destination: "default", Index: 1, Of: 3}, "a", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, lost := range map[string]string{
+		"the number of lanes": "UPDATE surepost_lease SET lanes = 6 WHERE lane = 1",
+		"the epoch":           "UPDATE surepost_lease SET lanes = 3, epoch = epoch - 1 WHERE lane = 1",
+		"the lease":           "DELETE FROM surepost_lease WHERE lane = 1",
+	} {
+		func() {
+			log, err := store.Open(t.Context(), lease)
+			if err != nil {
+				t.Fatalf("before %s was lost: %v", name, err)
+			}
+			defer log.Close(t.Context())
+			defer execSQL(t, pool, "INSERT INTO surepost_lease SELECT * FROM kept ON CONFLICT (destination, lane) DO UPDATE "+
+				"SET lanes = excluded.lanes, epoch = excluded.epoch")
+			execSQL(t, pool, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM surepost_lease WHERE lane = 1")
+			execSQL(t, pool, lost)
+			if log, err := store.Open(t.Context(), lease); !errors.Is(err, relay.ErrLeaseLost) {
+				t.Errorf("after %s was lost the log is opened: %v, %v; want ErrLeaseLost", name, log, err)
+			}
+		}()
+	}
+}

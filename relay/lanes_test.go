@@ -396,6 +396,36 @@ func TestARestartedRelayOfTheSameNameWaitsForItself(t *testing.T) {
 	})
 }
 
+// What a process had sent before it was killed may arrive late, and look like a sign of life.
+func TestALateRequestOfADeadNamesakeEndsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := quietLanes()
+		p := newProcess(store, broker)
+		_, stop := start(t, p, p.publisher(), lanesConfig("same", 2))
+		time.Sleep(5 * time.Second)
+		p.kill()
+		store.mu.Lock()
+		dead := store.relays["same"].instance
+		store.mu.Unlock()
+		r, stopNext := start(t, store, broker, lanesConfig("same", 2))
+		for range 2 {
+			time.Sleep(time.Second)
+			if _, err := store.Join(t.Context(), "", "same", dead, 2, 3*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		for r.Report().State != Leading {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("it never led: %+v", r.Report())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		stopNext()
+		stop()
+	})
+}
+
 func TestAChangeOfLanesIsTakenUpAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, broker := quietLanes()

@@ -8,7 +8,8 @@ import (
 
 // currentLeaf is which leaf of the ring producers write to, as the database said not long ago. To look it up in each INSERT
 // costs a twentieth of the whole transaction, and it changes every few days; where an event lies never matters for
-// correctness (retain.go). So one INSERT in a while asks, and tells.
+// correctness (retain.go). So one INSERT in a while asks, and tells. An event that is written to a leaf in the second after the ring
+// moved on may go that second before its retention is over.
 type currentLeaf struct {
 	seen atomic.Pointer[leafSeen]
 }
