@@ -24,7 +24,7 @@ func TestAMessageThatIsTooLargeIsParkedWithItsRemedy(t *testing.T) {
 		reason          []string
 	}{
 		// The broker closes the channel without naming the message: it is found by sending one at a time.
-		"found by the broker": {32 << 20, 4, []string{"is larger than configured max size 16777216",
+		"found by the broker": {32 << 20, 5, []string{"is larger than configured max size 16777216",
 			"lower PublisherConfig.MaxMessageBytes to the broker's limit"}},
 		"found by us": {0, 1, []string{"bytes long, the limit is 16777216 (PublisherConfig.MaxMessageBytes)",
 			"store the document elsewhere and send its address, or raise the limit here and at the broker (max_message_size)"}},
