@@ -22,10 +22,16 @@ var planted = map[string][]string{
 }
 
 // hasty is a store whose readers pass as published what they have only read.
-type hasty struct{ relay.LaneStore }
+type hasty struct{ logStore }
+
+// logStore is what the stores for PostgreSQL can do that the relays here ask for.
+type logStore interface {
+	relay.LaneStore
+	relay.Retainer
+}
 
 func (h hasty) Open(ctx context.Context, lease relay.Lease) (relay.Log, error) {
-	log, err := h.LaneStore.Open(ctx, lease)
+	log, err := h.logStore.Open(ctx, lease)
 	return hastyLog{log}, err
 }
 

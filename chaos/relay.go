@@ -21,7 +21,7 @@ func runRelay(ctx context.Context, s surroundings, tell *teller) error {
 	if err != nil {
 		return err
 	}
-	var store relay.LaneStore
+	var store logStore
 	if s.Name == "relay-3" {
 		db, err := sql.Open("pgx", s.Postgres)
 		if err != nil {
