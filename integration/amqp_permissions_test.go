@@ -129,11 +129,21 @@ func TestRabbitMQsPermissionsAreEnoughAndNoMore(t *testing.T) {
 		return err == nil && len(letters) == 1 && letters[0].ID == "one" && letters[0].Attempts == 2
 	})
 	handler.healed.Store(true)
-	if report, err := amqp.Redrive(t.Context(), amqp.RedriveConfig{Connection: at("operator"), Queue: queue}); err != nil || report.Moved != 1 {
-		t.Errorf("redriven %+v, %v", report, err)
-	}
-	if id := <-handler.handled; id != "one" {
-		t.Errorf("handled %q", id)
+	// The broker may take a moment to put back what DeadLetters has looked at.
+	awaitFor(t, "the dead letter is redriven", func() bool {
+		report, err := amqp.Redrive(t.Context(), amqp.RedriveConfig{Connection: at("operator"), Queue: queue})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report.Moved == 1
+	})
+	select {
+	case id := <-handler.handled:
+		if id != "one" {
+			t.Errorf("handled %q", id)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the redriven letter isn't handled within 30s")
 	}
 
 	for _, c := range []struct {
