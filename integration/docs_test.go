@@ -120,6 +120,24 @@ func shellWords(line string) (words []string, problem string) {
 	return words, problem
 }
 
+// asRole opens the pool's database with the rights of one of the documents' roles.
+func asRole(t *testing.T, pool *pgxpool.Pool, role string) (*pgxpool.Pool, *pgxstore.Store) {
+	t.Helper()
+	config := pool.Config()
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "SET ROLE "+role)
+		return err
+	}
+	p, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	s := pgxstore.New(p)
+	t.Cleanup(func() { s.Close(context.Background()) })
+	return p, s
+}
+
 // The SQL of the documents runs, and the roles of docs/operations.md are enough for what each is for.
 func TestTheDocumentsSQLRuns(t *testing.T) {
 	t.Parallel()
@@ -130,21 +148,7 @@ func TestTheDocumentsSQLRuns(t *testing.T) {
 			execSQL(t, pool, block)
 		}
 	}
-	as := func(role string) (*pgxpool.Pool, *pgxstore.Store) {
-		config := pool.Config()
-		config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-			_, err := c.Exec(ctx, "SET ROLE "+role)
-			return err
-		}
-		p, err := pgxpool.NewWithConfig(t.Context(), config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
-		s := pgxstore.New(p)
-		t.Cleanup(func() { s.Close(context.Background()) })
-		return p, s
-	}
+	as := func(role string) (*pgxpool.Pool, *pgxstore.Store) { return asRole(t, pool, role) }
 
 	producer, producerStore := as("surepost_producer")
 	box, err := outbox.New(producerStore, outbox.Config{Source: "s"})

@@ -151,21 +151,7 @@ func TestTheReadmesSQLRuns(t *testing.T) {
 	for _, block := range readmeBlocks(t, "sql") {
 		execSQL(t, pool, block)
 	}
-	as := func(role string) (*pgxpool.Pool, *pgxstore.Store) {
-		config := pool.Config()
-		config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-			_, err := c.Exec(ctx, "SET ROLE "+role)
-			return err
-		}
-		p, err := pgxpool.NewWithConfig(t.Context(), config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
-		s := pgxstore.New(p)
-		t.Cleanup(func() { s.Close(context.Background()) })
-		return p, s
-	}
+	as := func(role string) (*pgxpool.Pool, *pgxstore.Store) { return asRole(t, pool, role) }
 	producer, producerStore := as("surepost_producer")
 	box, err := outbox.New(producerStore, outbox.Config{Source: "s"})
 	if err != nil {
