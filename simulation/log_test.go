@@ -160,8 +160,8 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 		return a, nil
 	})
 	if err == nil && !together {
+		a := seen // the effect's own, since it may take place after its caller has given up
 		seen, err = on(ctx, l, "read on", func() (arms, error) {
-			a := seen
 			end(&a.read)
 			l.db.w.Detail("%d stragglers, %d fresh", len(a.stragglers), len(a.fresh))
 			return a, nil

@@ -194,7 +194,8 @@ func (a *Actor) Killed() <-chan struct{} { return a.dead }
 
 // Do has an effect on the world: effect takes place, or doesn't, as [World] decides, and its result is returned. what names it
 // in the trace, and on what it is done to, if anything; both decide what is drawn for it. It returns early if ctx ends, with
-// its cause; effect may take place afterwards all the same, and so must leave nothing in the caller's memory but its result.
+// its cause; effect may take place afterwards all the same, and so must read nothing that the caller goes on to change, and leave
+// nothing in the caller's memory but its result.
 func Do[T any](ctx context.Context, a *Actor, what, on string, effect func() (T, error)) (T, error) {
 	w := a.w
 	var none T
