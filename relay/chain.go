@@ -10,7 +10,7 @@ type chain struct {
 	first, last *item
 	flying      int
 	stalled     bool
-	refused     *item // the first one that can never be published: it and what is behind it will be parked
+	refused     bool // some can never be published: the first of them and what is behind it will be parked
 }
 
 // itemState is where an item is.
@@ -49,5 +49,8 @@ func (c *chain) remove(it *item) {
 	}
 }
 
-// mayGo reports whether a queued item may be sent now.
-func (c *chain) mayGo(it *item) bool { return c == nil || !c.stalled || c.first == it }
+// mayGo reports whether a queued item may be sent now: one that was made ready before the chain stalled may stand in the
+// ready queue before those that come first in the chain.
+func (c *chain) mayGo(it *item) bool {
+	return c == nil || c.first == it || !c.stalled && it.prev.state == flying
+}

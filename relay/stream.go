@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"container/heap"
 	"encoding/json"
 	"fmt"
@@ -178,7 +179,7 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 			continue // parked meanwhile
 		}
 		if !it.chain.mayGo(it) {
-			it.state = unsent // resume makes it ready again
+			it.state = unsent // resume makes it ready again, or the one before it when it is sent
 			continue
 		}
 		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
@@ -195,12 +196,22 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 		it.state, it.sentAt = flying, now
 		if it.chain != nil {
 			it.chain.flying++
+			if s.policy.order == Pipelined {
+				s.follow(it.chain, it.next)
+			}
 		}
 		s.lastTag++
 		s.flying[s.lastTag] = it
 		return s.lastTag, it.entry
 	}
 	return 0, nil
+}
+
+// follow makes an item ready whose turn came before that of what is in front of it, and which may go now.
+func (s *stream) follow(c *chain, it *item) {
+	if it != nil && it.state == unsent && c.mayGo(it) {
+		s.push(it)
+	}
 }
 
 // hold keeps the item, and what is behind it, back until release.
@@ -216,15 +227,11 @@ func (s *stream) hold(it *item) {
 func (s *stream) release() {
 	for _, it := range s.held {
 		it.freed = true
-		switch {
-		case it.chain == nil:
-			s.push(it)
-		case it.chain.first == it:
-			it.state = unsent
-			s.resume(it.chain)
-		default:
+		if it.chain != nil && it.chain.first != it {
 			it.state = unsent // it goes when those before it are settled
+			continue
 		}
+		s.push(it) // alone in its chain, which stays stalled until it is confirmed
 	}
 	s.held = nil
 }
@@ -307,7 +314,7 @@ func (s *stream) landed(c *chain) {
 	if c.flying > 0 {
 		return
 	}
-	if c.refused != nil {
+	if c.refused {
 		s.parkRest(c)
 	}
 	if c.first != nil && c.first.state == failed {
@@ -341,7 +348,7 @@ func (s *stream) leave(it *item) {
 	switch {
 	case c.first == nil:
 		delete(s.keys, it.entry.Event.Key)
-	case wasFirst && c.flying == 0 && c.refused == nil && (c.stalled || s.policy.order == StrictPerKey):
+	case wasFirst && c.flying == 0 && !c.refused && (c.stalled || s.policy.order == StrictPerKey):
 		s.resume(c)
 	case c.stalled:
 		s.landed(c)
@@ -351,6 +358,7 @@ func (s *stream) leave(it *item) {
 // refuse parks an item that can never be published, and everything that has been read of its key behind it: as soon
 // as nothing of the key is in flight, since what is may yet be confirmed. Or what the policy is instead.
 func (s *stream) refuse(it *item, reason string) {
+	reason = cmp.Or(reason, "the publisher gave no reason")
 	it.refusal = reason
 	c := it.chain
 	switch {
@@ -369,10 +377,7 @@ func (s *stream) refuse(it *item, reason string) {
 		return
 	}
 	it.state = failed
-	c.stalled = true
-	if c.refused == nil {
-		c.refused = it
-	}
+	c.stalled, c.refused = true, true
 	s.landed(c)
 }
 
@@ -386,6 +391,7 @@ func (s *stream) leaveBehind(it *item) {
 	case first == nil:
 		delete(s.keys, it.entry.Event.Key)
 	case c.flying > 0:
+		s.follow(c, it.next)
 	case first.state == unsent:
 		s.push(first)
 	case first.state == failed:
@@ -395,8 +401,11 @@ func (s *stream) leaveBehind(it *item) {
 
 // parkRest parks a chain from its first refused item on.
 func (s *stream) parkRest(c *chain) {
-	culprit := c.refused
-	c.refused, c.last = nil, culprit.prev
+	culprit := c.first
+	for culprit.refusal == "" { // the last one to be refused needn't be the first of the chain
+		culprit = culprit.next
+	}
+	c.refused, c.last = false, culprit.prev
 	if c.last == nil {
 		c.first = nil
 		delete(s.keys, culprit.entry.Event.Key)

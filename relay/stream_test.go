@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -148,11 +149,21 @@ func TestStreamUnderRandomOutcomes(t *testing.T) {
 
 func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy) {
 	overlapped := 0
-	for seed := range uint64(60) {
+	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		p := testPolicy()
 		p.order, p.parking, p.jitter = order, parking, rnd.Float64
-		s := newStream(p, newSuspects(), nil)
+		sus := newSuspects() // of the first events some are held back until another is published, and some are never sent
+		for n := range int64(12) {
+			switch rnd.IntN(4) {
+			case 0:
+				sus.bySeq[n] = &suspicion{alone: true}
+			case 1:
+				sus.doomed[n] = "the broker ends the session over it"
+			}
+		}
+		doomed := maps.Clone(sus.doomed)
+		s := newStream(p, sus, nil)
 		now := time.Unix(0, 0)
 		failures := 1 + rnd.IntN(6) // of 12 outcomes
 		var seq, pages, settledPages int64
@@ -187,12 +198,12 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 				}
 			case 1:
 				if tag, e := s.next(now); e != nil {
-					if refused[e.Seq] {
+					if refused[e.Seq] || doomed[e.Seq] != "" {
 						t.Fatalf("seed %d: %s was sent again after the broker refused it for good", seed, e.Event.ID)
 					}
 					for _, other := range open[e.Event.Key] {
 						switch {
-						case e.Event.Key == "" || other == e.Seq:
+						case e.Event.Key == "" || other == e.Seq || parking == ParkKeyGoesOn && doomed[other] != "":
 						case other < e.Seq && !inFlight[other]:
 							t.Fatalf("seed %d: %s was sent before e%d of its key, which waits", seed, e.Event.ID, other)
 						case other > e.Seq && inFlight[other]:
@@ -210,6 +221,8 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 					flying[tag] = e
 				} else if at := s.wakeAt(); !at.IsZero() {
 					now = at
+				} else if len(flight) == 0 {
+					s.release()
 				}
 			case 2:
 				if len(flight) == 0 {
@@ -235,6 +248,9 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 				}
 				if goesOn {
 					done(copied.Event.Key, copied.Seq)
+					if !slices.ContainsFunc(open[copied.Event.Key], func(s int64) bool { return doomed[s] == "" }) {
+						delete(stalled, copied.Event.Key) // nothing is left that could be overtaken
+					}
 				}
 				refused[copied.Seq] = status == Refused
 				if status == Confirmed {
@@ -271,6 +287,52 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 	}
 	if overlapped == 0 && order == Pipelined {
 		t.Error("no two events of one key were ever in flight together")
+	}
+}
+
+// An event that may have broken the last session waits until another was published. What was made ready in the meantime stays
+// behind it (simulation, seed 1011851).
+func TestAnEventThatWasHeldBackIsNotOvertakenByItsKey(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := testPolicy()
+	p.order = Pipelined
+	sus := newSuspects()
+	sus.bySeq[1] = &suspicion{alone: true}
+	s := newStream(p, sus, nil)
+	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, ""), entry(3, "a"), entry(4, "a")}, After: "p1"})
+	tag, e := s.next(now) // one at a time, since there is a suspect
+	if e == nil || e.Seq != 2 {
+		t.Fatalf("sent %+v, want e2, which isn't suspected", e)
+	}
+	settleOne(t, s, tag, Confirmed, now)
+	if tag, e = s.next(now); e == nil || e.Seq != 1 {
+		t.Fatalf("sent %+v, want e1: the key's order", e)
+	}
+	if _, e := s.next(now); e != nil {
+		t.Fatalf("sent %+v while e1 may break this session too", e)
+	}
+	settleOne(t, s, tag, Confirmed, now)
+	if sent := sendAll(s, now); len(sent) != 2 || sent["e3"] == 0 || sent["e4"] < sent["e3"] {
+		t.Fatalf("sent %v once e1 was confirmed, want e3 and e4", sent)
+	}
+}
+
+// An event that is known to be refused, and needn't be sent, may come to be parked before one that is in flight in front of it.
+func TestARefusedEventIsNotSentAgainForALaterOneThatWasRefusedFirst(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := testPolicy()
+	p.order = Pipelined
+	sus := newSuspects()
+	sus.doomed[2] = "the broker ends the session over it"
+	s := newStream(p, sus, nil)
+	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a")}, After: "p1"})
+	sent := sendAll(s, now)
+	settleOne(t, s, sent["e1"], Refused, now)
+	if again := sendAll(s, now); len(sent) != 1 || len(again) != 0 {
+		t.Fatalf("sent %v, then %v", sent, again)
+	}
+	if got := s.settled(); got.at != "p1" || len(got.parked) != 2 || got.parked[0].Behind || got.parked[1].Behind {
+		t.Fatalf("settled %+v, want both parked for reasons of their own", got)
 	}
 }
 
