@@ -69,8 +69,8 @@ func ParseEnvelope(body []byte) (Event, error) {
 		return Event{}, fmt.Errorf("surepost: %w: the body isn't UTF-8 (byte %d)", ErrNotAnEvent, invalidUTF8(body))
 	}
 	var wire struct {
-		ID            *string         `json:"eventId"`
-		Type          *string         `json:"eventType"`
+		ID            string          `json:"eventId"`
+		Type          string          `json:"eventType"`
 		Time          time.Time       `json:"timestamp"`
 		Version       string          `json:"version"`
 		Source        string          `json:"source"`
@@ -84,42 +84,46 @@ func ParseEnvelope(body []byte) (Event, error) {
 		return Event{}, fmt.Errorf("surepost: %w: the body isn't a JSON envelope: %w (it begins with %s)", ErrNotAnEvent,
 			located(err), quoteShort(string(bytes.TrimSpace(body[:min(len(body), maxQuoted)]))))
 	}
-	var id, typ string
-	if wire.ID != nil {
-		id = *wire.ID
-	}
-	if wire.Type != nil {
-		typ = *wire.Type
-	}
-	field := func(name, value string, required bool) error {
-		switch {
-		case value == "" && required:
-			return fmt.Errorf("surepost: %w: the envelope has no %s", ErrNotAnEvent, name)
-		case len(value) > MaxNameBytes:
-			return fmt.Errorf("surepost: %w: the envelope's %s is %d bytes long, the limit is %d", ErrNotAnEvent, name, len(value), MaxNameBytes)
-		case strings.ContainsRune(value, 0):
-			return fmt.Errorf("surepost: %w: the envelope's %s has a NUL character", ErrNotAnEvent, name)
-		}
-		return nil
-	}
-	err := errors.Join(field("eventId", id, true), field("eventType", typ, true), field("version", wire.Version, false),
-		field("source", wire.Source, false), field("correlationId", wire.CorrelationID, false),
-		field("causationId", wire.CausationID, false), field("key", wire.Key, false), field("category", string(wire.Category), false))
-	if y := wire.Time.UTC().Year(); y < 0 || y > 9999 { // an offset may lead there
-		err = errors.Join(err, fmt.Errorf("surepost: %w: the envelope's timestamp is in the year %d", ErrNotAnEvent, y))
-	}
-	if err != nil {
-		return Event{}, err
-	}
 	e := Event{
-		ID: id, Type: typ, Time: wire.Time.UTC(), Version: wire.Version, Source: wire.Source,
+		ID: wire.ID, Type: wire.Type, Time: wire.Time, Version: wire.Version, Source: wire.Source,
 		CorrelationID: wire.CorrelationID, CausationID: wire.CausationID, Key: wire.Key, Category: wire.Category, Data: wire.Data,
-	}
-	if e.Version == "" {
-		e.Version = DefaultVersion
 	}
 	if wire.Data == nil {
 		e.Data = json.RawMessage("null")
+	}
+	return e.received("the envelope", envelopeNames)
+}
+
+// fieldNames are what a format calls an event's fields of text, in the order of Event.received.
+type fieldNames [8]string
+
+var envelopeNames = fieldNames{"eventId", "eventType", "version", "source", "correlationId", "causationId", "key", "category"}
+
+// received checks an event that came in, and fills in the default version. format and names are for the reasons.
+func (e Event) received(format string, names fieldNames) (Event, error) {
+	var errs []error
+	bad := func(problem string, args ...any) {
+		errs = append(errs, fmt.Errorf("surepost: %w: %s%s", ErrNotAnEvent, format, fmt.Sprintf(problem, args...)))
+	}
+	for i, text := range [...]string{e.ID, e.Type, e.Version, e.Source, e.CorrelationID, e.CausationID, e.Key, string(e.Category)} {
+		switch {
+		case text == "" && i < 2:
+			bad(" has no %s", names[i])
+		case len(text) > MaxNameBytes:
+			bad("'s %s is %d bytes long, the limit is %d", names[i], len(text), MaxNameBytes)
+		case strings.ContainsRune(text, 0):
+			bad("'s %s has a NUL character", names[i])
+		}
+	}
+	if y := e.Time.UTC().Year(); y < 0 || y > 9999 { // an offset may lead there
+		bad("'s time is in the year %d", y)
+	}
+	if errs != nil {
+		return Event{}, errors.Join(errs...)
+	}
+	e.Time = e.Time.UTC()
+	if e.Version == "" {
+		e.Version = DefaultVersion
 	}
 	return e, nil
 }

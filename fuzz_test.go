@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -61,6 +62,60 @@ func FuzzParseEnvelope(f *testing.F) {
 	})
 }
 
+// FuzzParseCloudEvent: the same of a CloudEvent in JSON, and of one whose body is its data.
+func FuzzParseCloudEvent(f *testing.F) {
+	e := valid()
+	e.Headers = map[string]string{headerTraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "cloudEvents_subject": "s"}
+	body, _ := AppendCloudEvent(nil, e)
+	f.Add(body)
+	const core = `{"specversion":"1.0","type":"T","source":"/s","id":"1"`
+	f.Add([]byte(core + `,"datacontenttype":"text/plain","data_base64":"aGk="}`))
+	f.Add([]byte(core + `,"datacontenttype":"image/png","data":["AP8="],"ext":true,"Ext":-5e9}`))
+	f.Add([]byte(core + `,"time":"9999-12-31T23:59:59-23:59"}`))
+	f.Add([]byte(core + `,"partitionkey":"` + strings.Repeat("9", 5000) + `"}`))
+	f.Add([]byte(core + `,"` + strings.Repeat("n", 5000) + `":[]}`))
+	f.Add([]byte(core + `,"subject":"\ud800","ext":"a\u0000"}`))
+	f.Add([]byte(core + `,"data":` + string(nested("[", "]", 9_999)) + `}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		binary := map[string]string{ceSpecVersion: ceDialect, ceID: "1", ceSource: "/s", ceType: "T", ceDataContentType: string(body[:min(len(body), 20)])}
+		for _, read := range []func() (Event, error){
+			func() (Event, error) { return ParseCloudEvent(body) },
+			func() (Event, error) { return EventFromCloudEvent(binary, body) },
+		} {
+			e, err := read()
+			if err != nil {
+				if text := err.Error(); !errors.Is(err, ErrNotAnEvent) || len(text) > maxErrorText || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+					t.Fatalf("the reason has %d bytes: %.300q", len(text), text)
+				}
+				continue
+			}
+			if data := e.Data.(json.RawMessage); len(data) > 6*len(body)+4 || !json.Valid(data) {
+				t.Fatalf("%d bytes became %d: %.300q", len(body), len(data), data)
+			}
+			again, err := AppendCloudEvent(nil, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What isn't an attribute's name, and the type of data that isn't JSON, don't go into a CloudEvent of Surepost's.
+			maps.DeleteFunc(e.Headers, func(k, _ string) bool {
+				_, ok := extension(k)
+				return !ok && k != headerTraceParent && k != headerTraceState
+			})
+			if len(e.Headers) == 0 {
+				e.Headers = nil
+			}
+			e.Source = CloudEventSource(e.Source)
+			back, err := ParseCloudEvent(again)
+			if err != nil || !reflect.DeepEqual(back, e) {
+				t.Fatalf("%q became %q, which reads as %+v, want %+v (%v)", body, again, back, e, err)
+			}
+			if _, err := (Event{Type: "Next"}).Prepare(WithHandling(context.Background(), e), Defaults{Source: "s"}, Limits{}); err != nil {
+				t.Fatalf("its handler can't write: %v", err)
+			}
+		}
+	})
+}
+
 // FuzzEnvelope: what Validate lets pass can be read, and is what was written.
 func FuzzEnvelope(f *testing.F) {
 	f.Add("evt_1", "OrderCreated", "1.0", "s", "c", "", "k\"\\\u2028", "domain", int64(1700000000), int64(123456000), []byte(`{"a":1}`))
@@ -91,9 +146,23 @@ func FuzzEnvelope(f *testing.F) {
 		if !reflect.DeepEqual(back, e) {
 			t.Fatalf("wrote %+v\nread  %+v", e, back)
 		}
-		var generic map[string]json.RawMessage
-		if err := json.Unmarshal(body, &generic); err != nil || len(generic) > 10 {
-			t.Fatalf("a field has escaped: %s %v", body, err)
+		cloud, err := AppendCloudEvent(nil, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err = ParseCloudEvent(cloud)
+		if err != nil || CloudEventSource(e.Source) != back.Source {
+			t.Fatalf("%s: %+v (%v)", cloud, back, err)
+		}
+		back.Source, back.Data = e.Source, bytes.TrimSpace(back.Data.(json.RawMessage))
+		if !reflect.DeepEqual(back, e) {
+			t.Fatalf("wrote %+v as a CloudEvent\nread  %+v", e, back)
+		}
+		for _, body := range [][]byte{body, cloud} {
+			var generic map[string]json.RawMessage
+			if err := json.Unmarshal(body, &generic); err != nil || len(generic) > 12 {
+				t.Fatalf("a field has escaped: %s %v", body, err)
+			}
 		}
 	})
 }

@@ -34,5 +34,5 @@
 // leaves them in deadletter.go. A courier (courier.go) takes messages from one queue to another; redrive.go reads the
 // dead-letter queue as a pile (pile.go). What differs between RabbitMQ's versions is in version.go.
 //
-// [EventFromDelivery] and [PublishingFromEvent] are for those who bring a consumer or publisher of their own.
+// [EventFromDelivery] and [PublishingFromEvent] (or [Format.Publishing]) are for those who bring a consumer or publisher of their own.
 package amqp

@@ -165,13 +165,15 @@ func holds(t *testing.T, e surepost.Event) {
 	if err != nil {
 		t.Fatalf("its handler can't write: %v", err)
 	}
-	p, err := PublishingFromEvent(next)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := EventFromDelivery(delivery(p))
-	if err != nil || !reflect.DeepEqual(back, next) {
-		t.Fatalf("published %+v\nreceived  %+v (%v)", next, back, err)
+	for _, format := range []Format{Envelope, CloudEventsStructured, CloudEventsBinary} {
+		p, err := format.Publishing(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := EventFromDelivery(delivery(p))
+		if err != nil || !reflect.DeepEqual(back, next) {
+			t.Fatalf("as %s: published %+v\nreceived  %+v (%v)", format, next, back, err)
+		}
 	}
 }
 

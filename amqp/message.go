@@ -48,13 +48,21 @@ const ownHeaders = "surepost-"
 // The body is the event's JSON envelope, which has all fields but Headers. The properties repeat those that help to
 // route and to dedupe without parsing it. An error says what can't be carried by AMQP; it matches
 // [surepost.ErrInvalidEvent].
-func PublishingFromEvent(e surepost.Event) (amqp091.Publishing, error) {
-	var f formatter
-	return f.publishing(&e)
+func PublishingFromEvent(e surepost.Event) (amqp091.Publishing, error) { return Envelope.Publishing(e) }
+
+// Publishing returns the message that carries an event in the format: as [PublishingFromEvent], but for the content type, the body
+// and, in CloudEvents' binary mode, the headers.
+func (f Format) Publishing(e surepost.Event) (amqp091.Publishing, error) {
+	if err := f.validate(); err != nil {
+		return amqp091.Publishing{}, err
+	}
+	made := formatter{format: f}
+	return made.publishing(&e)
 }
 
 // formatter formats messages in memory that it uses again for the next one.
 type formatter struct {
+	format           Format
 	body             []byte
 	headers          amqp091.Table
 	omitPartitionKey bool
@@ -71,13 +79,13 @@ func (f *formatter) publishing(e *surepost.Event) (amqp091.Publishing, error) {
 	if cap(f.body) > keepBodyBytes {
 		f.body = nil
 	}
-	body, err := surepost.AppendEnvelope(f.body[:0], *e)
+	body, contentType, err := f.format.append(f.body[:0], e)
 	if err != nil {
 		return amqp091.Publishing{}, err
 	}
 	f.body = body
 	p := amqp091.Publishing{
-		ContentType:   surepost.ContentType,
+		ContentType:   contentType,
 		DeliveryMode:  amqp091.Persistent,
 		MessageId:     e.ID,
 		Type:          e.Type,
@@ -88,7 +96,7 @@ func (f *formatter) publishing(e *surepost.Event) (amqp091.Publishing, error) {
 	if e.Time.Unix() > 0 { // AMQP's timestamp is unsigned; zero means none
 		p.Timestamp = e.Time
 	}
-	if len(e.Headers) == 0 && f.omitPartitionKey {
+	if len(e.Headers) == 0 && f.omitPartitionKey && f.format != CloudEventsBinary {
 		return p, nil
 	}
 	if f.headers == nil {
@@ -97,6 +105,11 @@ func (f *formatter) publishing(e *surepost.Event) (amqp091.Publishing, error) {
 	clear(f.headers)
 	for k, v := range e.Headers {
 		f.headers[k] = v
+	}
+	if f.format == CloudEventsBinary {
+		for name, value := range surepost.CloudEventAttributes(*e) {
+			f.headers[surepost.HeaderCloudEvents+name] = value
+		}
 	}
 	if !f.omitPartitionKey {
 		f.headers[HeaderPartitionKey] = cmp.Or(e.Key, e.ID)
@@ -154,9 +167,13 @@ func headerFrameBytes(p *amqp091.Publishing) int {
 	return n
 }
 
-// EventFromDelivery returns the event that a message carries. The envelope in the body is the truth; where it has no
-// source, correlation id or timestamp, the message's properties are taken, as far as they are text and a time. A message-id that contradicts the
-// envelope's eventId is an error, since dedupe and the broker's bookkeeping would speak of different events.
+// EventFromDelivery returns the event that a message carries, in whichever [Format]: a CloudEvent is known by the content type
+// application/cloudevents+json or by the header cloudEvents_specversion (or cloudEvents:specversion), everything else must be a JSON
+// envelope.
+//
+// What the body, or in binary mode the attributes, say is the truth; where it has no source, correlation id or timestamp, the
+// message's properties are taken, as far as they are text and a time. A message-id that contradicts an envelope's eventId is an
+// error, since dedupe and the broker's bookkeeping would speak of different events. For the id of a CloudEvent see [Format].
 //
 // Headers with text are taken as they are, numbers, booleans and times as text. Those that begin with "x-" are
 // RabbitMQ's own, as are CC and BCC, those that begin with "surepost-" this package's: they are left out, as are tables
@@ -164,13 +181,18 @@ func headerFrameBytes(p *amqp091.Publishing) int {
 // which tells a replayed event from its first occurrence. All of them came in one frame of at most 128 KiB. Errors match
 // [surepost.ErrNotAnEvent]: reading the message again can't help.
 func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
-	e, err := surepost.ParseEnvelope(d.Body)
+	format, err := formatOf(&d)
 	if err != nil {
 		return surepost.Event{}, err
 	}
-	if d.MessageId != "" && d.MessageId != e.ID {
-		return surepost.Event{}, fmt.Errorf("amqp: %w: the message-id is %q, but the eventId in the body is %q",
-			surepost.ErrNotAnEvent, d.MessageId, e.ID)
+	var e surepost.Event
+	if format == Envelope {
+		e, err = envelopeFrom(&d)
+	} else {
+		e, err = cloudEventFrom(&d, format)
+	}
+	if err != nil {
+		return surepost.Event{}, err
 	}
 	if e.Source == "" && isText(d.AppId) {
 		e.Source = d.AppId
@@ -180,6 +202,18 @@ func EventFromDelivery(d amqp091.Delivery) (surepost.Event, error) {
 	}
 	if y := d.Timestamp.UTC().Year(); e.Time.IsZero() && !d.Timestamp.IsZero() && 0 < y && y <= 9999 { // AMQP's may be any 64 bits
 		e.Time = d.Timestamp.UTC()
+	}
+	return e, nil
+}
+
+func envelopeFrom(d *amqp091.Delivery) (surepost.Event, error) {
+	e, err := surepost.ParseEnvelope(d.Body)
+	if err != nil {
+		return surepost.Event{}, err
+	}
+	if d.MessageId != "" && d.MessageId != e.ID {
+		return surepost.Event{}, fmt.Errorf("amqp: %w: the message-id is %q, but the eventId in the body is %q",
+			surepost.ErrNotAnEvent, d.MessageId, e.ID)
 	}
 	e.Headers = textHeaders(d.Headers)
 	return e, nil

@@ -28,6 +28,9 @@ type PublisherConfig struct {
 	// Mode says whether exchanges are declared, verified or trusted to be there, at each connect. Default Declare.
 	Mode Mode
 
+	// Format says how messages carry events. Default [Envelope]. Consumers recognise every format.
+	Format Format
+
 	// MaxMessageBytes is the largest body. A larger event is refused, without troubling the broker, which would end
 	// the session over it. Default 16 MiB, RabbitMQ's max_message_size since 4.0.
 	MaxMessageBytes int
@@ -78,6 +81,9 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 func (c PublisherConfig) validate() []error {
 	errs := c.Connection.validate()
 	if err := c.Mode.validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := c.Format.validate(); err != nil {
 		errs = append(errs, err)
 	}
 	listed := map[string]bool{}

@@ -164,7 +164,7 @@ func (s *session) end(why error) {
 // write publishes the window's events in order.
 func (s *session) write() {
 	defer s.running.Done()
-	f := formatter{omitPartitionKey: s.cfg.OmitPartitionKey}
+	f := formatter{format: s.cfg.Format, omitPartitionKey: s.cfg.OmitPartitionKey}
 	for {
 		// Blocked: the broker doesn't read. What is written nevertheless would fill the socket, and make
 		// duplicates if the connection is lost.

@@ -54,6 +54,7 @@ type Broker struct {
 	RPCTimeout       time.Duration
 	ConfirmTimeout   time.Duration
 	MaxMessageBytes  int
+	Format           string
 	Mode             string
 	Exchange         string
 	Key              string

@@ -123,6 +123,8 @@ func (c *Config) table() []*Key {
 			Help: "How long the oldest unconfirmed event may wait before the connection is given up."},
 		{Path: "broker.maxMessageBytes", value: size(&b.MaxMessageBytes), Kind: "size", Default: "16MiB", Field: "PublisherConfig.MaxMessageBytes",
 			Help: "The largest message; a larger event is parked."},
+		{Path: "broker.format", value: choice(&b.Format, "envelope", "cloudevents", "cloudevents-binary"), Kind: "envelope, cloudevents or cloudevents-binary",
+			Default: "envelope", Help: "How messages carry events: Surepost's JSON envelope, or CloudEvents 1.0 in structured or binary mode."},
 		{Path: "broker.mode", value: choice(&b.Mode, "declare", "verify", "none"), Kind: "declare, verify or none", Default: "declare",
 			Help: "Whether exchanges are declared, verified or trusted to be there."},
 		{Path: "broker.exchange", value: text(&b.Exchange), Kind: "text", Default: "events", Field: "Routing.Exchange", Common: true,

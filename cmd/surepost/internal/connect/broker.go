@@ -102,6 +102,12 @@ func PublisherConfig(c *config.Config, logger *slog.Logger) (amqp.PublisherConfi
 		MaxMessageBytes: b.MaxMessageBytes, ConfirmTimeout: b.ConfirmTimeout, Window: c.Relay.WindowEvents,
 		OmitPartitionKey: b.OmitPartitionKey, Logger: logger,
 	}
+	switch b.Format {
+	case "cloudevents":
+		made.Format = amqp.CloudEventsStructured
+	case "cloudevents-binary":
+		made.Format = amqp.CloudEventsBinary
+	}
 	switch b.Mode {
 	case "verify":
 		made.Mode = amqp.Verify
