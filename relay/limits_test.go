@@ -226,7 +226,7 @@ func TestSuspicionEnds(t *testing.T) {
 	settleOne(t, s, tag, Refused, now) // e2 is parked behind e1
 	tag, e := s.next(now)
 	settleOne(t, s, tag, Confirmed, now)
-	sus.settled(e.Seq)
+	sus.settled(e)
 	if window, page := sus.window(1024, 1000); window != 1024 || page != 1000 {
 		t.Errorf("window %d, page %d after everything was settled", window, page)
 	}
@@ -243,12 +243,31 @@ func TestTwoBrokenSessionsConvictNobody(t *testing.T) {
 	for range 2 {
 		sus.refused([]*Entry{&e}, true, "no")
 	}
-	if len(sus.doomed) != 0 || !sus.hold(1) {
+	if len(sus.doomed) != 0 || !sus.hold(&e) {
 		t.Errorf("doomed %v after two sessions that worked", sus.doomed)
 	}
 	sus.refused([]*Entry{&e}, true, "no")
-	if sus.doomed[1] != "no" {
+	if sus.doomed[e.identity()] != "no" {
 		t.Errorf("doomed %v after three", sus.doomed)
+	}
+}
+
+// After a failover that lost the end of the log, its numbers are drawn again.
+func TestAnEventIsNotParkedForAnotherThatHadItsNumber(t *testing.T) {
+	sus := newSuspects()
+	lost := entry(1, "")
+	for range convict {
+		sus.refused([]*Entry{&lost}, true, "no")
+	}
+	held := entry(2, "")
+	sus.refused([]*Entry{&held}, true, "no")
+	s := newStream(testPolicy(), sus, nil)
+	now := time.Unix(0, 0)
+	others := []Entry{entry(1, ""), entry(2, "")}
+	others[0].Event.ID, others[1].Event.ID = "other1", "other2"
+	s.add(Page{Entries: others, After: "p"})
+	if sent := sendAll(s, now); len(sent) != 2 {
+		t.Errorf("sent %v, and parked %+v", sent, s.settled().parked)
 	}
 }
 

@@ -311,7 +311,7 @@ func (p *pump) settle(batch []Outcome) error {
 		default:
 			confirmed++
 		}
-		p.suspects.settled(entry.Seq)
+		p.suspects.settled(entry)
 	}
 	p.relay.update(func(rp *LaneReport) {
 		rp.Published += int64(confirmed)

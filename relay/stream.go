@@ -114,7 +114,7 @@ func (s *stream) addReleased(entries []Entry) {
 	s.pages = append(s.pages, pg)
 	s.span += pg.count
 	for i := range pg.entries {
-		delete(s.suspects.doomed, entries[i].Seq) // an operator asked for another try
+		delete(s.suspects.doomed, entries[i].identity()) // an operator asked for another try
 		s.begin(&item{entry: &pg.entries[i], page: pg})
 	}
 }
@@ -182,14 +182,14 @@ func (s *stream) next(now time.Time) (uint64, *Entry) {
 			it.state = unsent // resume makes it ready again, or the one before it when it is sent
 			continue
 		}
-		if reason, doomed := s.suspects.doomed[it.entry.Seq]; doomed {
+		if reason, doomed := s.suspects.doomed[it.entry.identity()]; doomed {
 			s.refuse(it, reason)
 			if s.halted != nil {
 				return 0, nil
 			}
 			continue
 		}
-		if !s.proven && !it.freed && s.suspects.hold(it.entry.Seq) {
+		if !s.proven && !it.freed && s.suspects.hold(it.entry) {
 			s.hold(it)
 			continue
 		}
@@ -424,7 +424,7 @@ func (s *stream) parkRest(c *chain) {
 
 func (s *stream) park(it *item, behind bool, reason string) {
 	it.page.parked = append(it.page.parked, Parked{Entry: *it.entry, Behind: behind, Reason: reason})
-	s.suspects.forget(it.entry.Seq)
+	s.suspects.forget(it.entry)
 	if key := it.entry.Event.Key; key != "" && s.policy.parking != ParkKeyGoesOn {
 		s.parked[key] = true
 	}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -154,15 +153,16 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 		p := testPolicy()
 		p.order, p.parking, p.jitter = order, parking, rnd.Float64
 		sus := newSuspects() // of the first events some are held back until another is published, and some are never sent
+		doomed := map[int64]bool{}
 		for n := range int64(12) {
+			e := entry(n, "")
 			switch rnd.IntN(4) {
 			case 0:
-				sus.bySeq[n] = &suspicion{alone: true}
+				sus.of[e.identity()] = &suspicion{alone: true}
 			case 1:
-				sus.doomed[n] = "the broker ends the session over it"
+				sus.doomed[e.identity()], doomed[n] = "the broker ends the session over it", true
 			}
 		}
-		doomed := maps.Clone(sus.doomed)
 		s := newStream(p, sus, nil)
 		now := time.Unix(0, 0)
 		failures := 1 + rnd.IntN(6) // of 12 outcomes
@@ -198,12 +198,12 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 				}
 			case 1:
 				if tag, e := s.next(now); e != nil {
-					if refused[e.Seq] || doomed[e.Seq] != "" {
+					if refused[e.Seq] || doomed[e.Seq] {
 						t.Fatalf("seed %d: %s was sent again after the broker refused it for good", seed, e.Event.ID)
 					}
 					for _, other := range open[e.Event.Key] {
 						switch {
-						case e.Event.Key == "" || other == e.Seq || parking == ParkKeyGoesOn && doomed[other] != "":
+						case e.Event.Key == "" || other == e.Seq || parking == ParkKeyGoesOn && doomed[other]:
 						case other < e.Seq && !inFlight[other]:
 							t.Fatalf("seed %d: %s was sent before e%d of its key, which waits", seed, e.Event.ID, other)
 						case other > e.Seq && inFlight[other]:
@@ -248,7 +248,7 @@ func streamUnderRandomOutcomes(t *testing.T, order Order, parking ParkingPolicy)
 				}
 				if goesOn {
 					done(copied.Event.Key, copied.Seq)
-					if !slices.ContainsFunc(open[copied.Event.Key], func(s int64) bool { return doomed[s] == "" }) {
+					if !slices.ContainsFunc(open[copied.Event.Key], func(s int64) bool { return !doomed[s] }) {
 						delete(stalled, copied.Event.Key) // nothing is left that could be overtaken
 					}
 				}
@@ -297,7 +297,7 @@ func TestAnEventThatWasHeldBackIsNotOvertakenByItsKey(t *testing.T) {
 	p := testPolicy()
 	p.order = Pipelined
 	sus := newSuspects()
-	sus.bySeq[1] = &suspicion{alone: true}
+	sus.of[identity{1, "e1"}] = &suspicion{alone: true}
 	s := newStream(p, sus, nil)
 	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, ""), entry(3, "a"), entry(4, "a")}, After: "p1"})
 	tag, e := s.next(now) // one at a time, since there is a suspect
@@ -323,7 +323,7 @@ func TestARefusedEventIsNotSentAgainForALaterOneThatWasRefusedFirst(t *testing.T
 	p := testPolicy()
 	p.order = Pipelined
 	sus := newSuspects()
-	sus.doomed[2] = "the broker ends the session over it"
+	sus.doomed[identity{2, "e2"}] = "the broker ends the session over it"
 	s := newStream(p, sus, nil)
 	s.add(Page{Entries: []Entry{entry(1, "a"), entry(2, "a")}, After: "p1"})
 	sent := sendAll(s, now)

@@ -8,9 +8,18 @@ package relay
 // three times, it is doomed: it will be parked. So it is if the broker said three times that the fault lies in that very event,
 // published another or not. A broker that refuses everything is waited for like in any outage, and nothing is parked.
 type suspects struct {
-	bySeq  map[int64]*suspicion
-	doomed map[int64]string // by seq: why
+	of     map[identity]*suspicion
+	doomed map[identity]string // why
 }
+
+// identity is an entry's number with its event's id: after a failover that lost the end of the log, numbers are drawn again, and one
+// event must not be parked for another (simulation, seed 1039697).
+type identity struct {
+	seq int64
+	id  string
+}
+
+func (e *Entry) identity() identity { return identity{e.Seq, e.Event.ID} }
 
 type suspicion struct {
 	alone   bool // it was alone in flight when a session ended
@@ -18,7 +27,7 @@ type suspicion struct {
 }
 
 func newSuspects() *suspects {
-	return &suspects{bySeq: map[int64]*suspicion{}, doomed: map[int64]string{}}
+	return &suspects{of: map[identity]*suspicion{}, doomed: map[identity]string{}}
 }
 
 // convict: not one, because that may have been of somebody else's making, such as an exchange that was deleted just then, and not
@@ -28,7 +37,7 @@ const convict = 3
 // window returns how many events may be in flight, and how many may be read at once: little, since what follows a
 // checkpoint is sent again after each try.
 func (s *suspects) window(window, page int) (int, int) {
-	if len(s.bySeq) > 0 {
+	if len(s.of) > 0 {
 		return 1, min(page, 16)
 	}
 	return window, page
@@ -38,39 +47,39 @@ func (s *suspects) window(window, page int) (int, int) {
 // another before, or that the event is to blame in any case. They are all unsettled, so the log hands each of them out again.
 func (s *suspects) refused(inFlight []*Entry, proven bool, reason string) {
 	for _, e := range inFlight {
-		if s.bySeq[e.Seq] == nil {
-			s.bySeq[e.Seq] = &suspicion{}
+		if s.of[e.identity()] == nil {
+			s.of[e.identity()] = &suspicion{}
 		}
 	}
 	if len(inFlight) != 1 {
 		return
 	}
-	seq := inFlight[0].Seq
-	it := s.bySeq[seq]
+	who := inFlight[0].identity()
+	it := s.of[who]
 	it.alone = true
 	if proven {
 		it.strikes++
 	}
 	if it.strikes >= convict {
-		s.doomed[seq] = reason
-		delete(s.bySeq, seq)
+		s.doomed[who] = reason
+		delete(s.of, who)
 	}
 }
 
 // settled takes in that an event had an outcome without harm to the session.
-func (s *suspects) settled(seq int64) {
-	delete(s.bySeq, seq)
-	delete(s.doomed, seq)
+func (s *suspects) settled(e *Entry) {
+	delete(s.of, e.identity())
+	delete(s.doomed, e.identity())
 }
 
 // hold reports whether the event is held back until another is published.
-func (s *suspects) hold(seq int64) bool {
-	it := s.bySeq[seq]
+func (s *suspects) hold(e *Entry) bool {
+	it := s.of[e.identity()]
 	return it != nil && it.alone
 }
 
 // forget takes in that an event isn't to be sent any more: it was parked behind another.
-func (s *suspects) forget(seq int64) { delete(s.bySeq, seq) }
+func (s *suspects) forget(e *Entry) { delete(s.of, e.identity()) }
 
 // clear takes in that nothing is open any more.
-func (s *suspects) clear() { clear(s.bySeq) }
+func (s *suspects) clear() { clear(s.of) }
