@@ -63,7 +63,7 @@ type lease struct {
 	epoch   int64
 	expires time.Duration
 	at      time.Duration // when it was taken or renewed last, by the world's clock
-	astray  bool          // it was taken after who had asked for it had given up, so that nobody knows of it
+	astray  bool          // it was taken or renewed after who had asked for it had given up, so that nobody may know of it
 }
 
 type member struct {

@@ -69,7 +69,7 @@ func (s *store) Renew(ctx context.Context, l relay.Lease, ttl time.Duration) err
 			return relay.ErrLeaseLost
 		}
 		s.db.writes()
-		s.db.leases[l.Lane.Index] = lease{l.Owner, l.Epoch, s.db.clock() + ttl, s.db.w.Now(), false}
+		s.db.leases[l.Lane.Index] = lease{l.Owner, l.Epoch, s.db.clock() + ttl, s.db.w.Now(), ctx.Err() != nil}
 		return nil
 	})
 }
