@@ -39,7 +39,8 @@ func (h *hostileTable) text() string {
 
 var meaningful = []string{"x-death", "CC", "BCC", "traceparent", "tracestate", "x-delivery-count", "x-acquired-count", HeaderAttempts, HeaderRetries,
 	HeaderRedrives, HeaderReason, HeaderError, HeaderQueue, HeaderExchange, HeaderRoutingKey, HeaderDeadLetteredAt, HeaderLeftOut, HeaderCC,
-	HeaderPartitionKey, relay.HeaderReplay, "queue", "reason", "time", "routing-keys"}
+	HeaderPartitionKey, relay.HeaderReplay, "queue", "reason", "time", "routing-keys", "cloudEvents_specversion", "cloudEvents:specversion",
+	"cloudEvents_id", "cloudEvents_source", "cloudEvents_type", "cloudEvents:time", "cloudEvents_partitionkey", "cloudEvents_subject"}
 
 func (h *hostileTable) table(depth int) amqp091.Table {
 	table := amqp091.Table{}
@@ -110,10 +111,14 @@ func FuzzDelivery(f *testing.F) {
 	f.Add([]byte(body), "e1", "", "", int64(-1), []byte{2, 14, 2, 8, 255, 255, 255, 255, 255, 255, 255, 255, 16, 2, 8, 127, 255, 255, 255, 255, 255, 255, 255})
 	f.Add([]byte("hello"), "m\xff", "", "", int64(0), []byte{2, 0, 9, 1, 8, 2, 40, 15, 1, 'q', 0, 11, 255, 255})
 	f.Add([]byte(body), "e1", "", "", int64(0), []byte{4, 2, 15, 1, 'q', 4, 9, 1, 15, 1, 'r', 200, 3, 'a', 'b', 0, 10, 100, 'x', 255, 200, 1, 0xff, 5, 1, 0xff})
+	cloud, _ := surepost.AppendCloudEvent(nil, surepost.Event{ID: "e1", Type: "T", Source: "s s"})
+	f.Add(cloud, "e1", "s s", "c", int64(0), []byte{1, 6, 10, 4, 'a', 'b', 'c', 'd'})
+	f.Add([]byte("\xff\x00"), "other", "", "cc", int64(0), []byte{4, 48, 5, 3, '1', '.', '0', 52, 5, 1, '1', 54, 5, 2, '/', 's', 56, 5, 1, 'T'})
 	consumer := ConsumerConfig{Queue: "q", RetryDelays: []time.Duration{time.Second, time.Minute}}.withDefaults()
 	f.Fuzz(func(t *testing.T, body []byte, id, app, correlation string, at int64, headers []byte) {
 		short := func(s string) string { return s[:min(len(s), maxShortString)] }
-		d := amqp091.Delivery{Body: body, MessageId: short(id), AppId: short(app), CorrelationId: short(correlation), Timestamp: time.Unix(at, 0),
+		types := []string{"application/json", "application/cloudevents+json; charset=utf-8", "text/plain", "application/cloudevents-batch+json", "", short(app)}
+		d := amqp091.Delivery{Body: body, ContentType: types[len(correlation)%len(types)], MessageId: short(id), AppId: short(app), CorrelationId: short(correlation), Timestamp: time.Unix(at, 0),
 			Headers: (&hostileTable{headers}).table(3), Exchange: "x", RoutingKey: "k", Expiration: short(id), UserId: short(app)}
 		if propertiesRoom+fieldBytes(d.Headers) > frameBytes {
 			return // no frame brings it
