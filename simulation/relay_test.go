@@ -313,7 +313,7 @@ func (r *run) misfortune() {
 	strike := func(enabled bool, what string, p float64, lasting time.Duration) bool {
 		return enabled && r.w.Strike(what, p, lasting)
 	}
-	unbound := false
+	unbound, latest := false, time.Duration(0) // latest: the database's clock before it was set back
 	for r.sleep(rnd, 300*time.Millisecond) {
 		lasting := upTo(rnd, 1500*time.Millisecond)
 		switch rnd.IntN(8) {
@@ -342,7 +342,12 @@ func (r *run) misfortune() {
 			}
 		case 4:
 			by := upTo(rnd, 6*time.Second) - 2*time.Second
-			if strike(r.clock, "the database's clock jumps by "+by.String(), 0.3, max(-by, 0)) {
+			var back time.Duration // behind what it has shown, where leases are that were taken by it
+			r.w.Look(func() {
+				latest = max(latest, r.db.clock())
+				back = latest - (r.db.clock() + by)
+			})
+			if strike(r.clock, "the database's clock jumps by "+by.String(), 0.3, max(back, 0)) {
 				r.tell("database", fmt.Sprintf("has its clock set by %v", by), func() { r.db.skew += by })
 			}
 		case 5:
