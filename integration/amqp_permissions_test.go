@@ -129,14 +129,10 @@ func TestRabbitMQsPermissionsAreEnoughAndNoMore(t *testing.T) {
 		return err == nil && len(letters) == 1 && letters[0].ID == "one" && letters[0].Attempts == 2
 	})
 	handler.healed.Store(true)
-	// The broker may take a moment to put back what DeadLetters has looked at.
-	awaitFor(t, "the dead letter is redriven", func() bool {
-		report, err := amqp.Redrive(t.Context(), amqp.RedriveConfig{Connection: at("operator"), Queue: queue})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return report.Moved == 1
-	})
+	report, err := amqp.Redrive(t.Context(), amqp.RedriveConfig{Connection: at("operator"), Queue: queue})
+	if err != nil || report.Moved != 1 {
+		t.Fatalf("redrive: %+v, %v", report, err)
+	}
 	select {
 	case id := <-handler.handled:
 		if id != "one" {
@@ -164,6 +160,8 @@ func TestRabbitMQsPermissionsAreEnoughAndNoMore(t *testing.T) {
 			return err
 		}},
 		{"operator", "consume the queue itself", func(ch *amqp091.Channel) error { _, _, err := ch.Get(queue, true); return err }},
+		{"operator", "delete the queue", func(ch *amqp091.Channel) error { _, err := ch.QueueDelete(queue, false, false, false); return err }},
+		{"operator", "bind the queue", func(ch *amqp091.Channel) error { return ch.QueueBind(queue, "#", "events", false, nil) }},
 		{"operator", "purge the queue", func(ch *amqp091.Channel) error { _, err := ch.QueuePurge(queue, false); return err }},
 		{"operator", "delete the exchange", func(ch *amqp091.Channel) error { return ch.ExchangeDelete("events", false, false) }},
 		{"operator", "declare a queue", func(ch *amqp091.Channel) error {
