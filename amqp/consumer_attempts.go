@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +64,11 @@ const accusedPause = 10 * time.Second
 func (d *dispatcher) handleCounted(ctx context.Context, m *message) (result inbox.Result, err error) {
 	// If one is open, a try has finished, of this delivery or an earlier one, and the counter doesn't know yet: to it
 	// this is the same one.
-	if d.own.of(m) != attemptOpen {
+	switch d.own.of(m) {
+	case attemptOpen:
+	case attemptOver:
+		d.own.note(m, attemptOpen)
+	default:
 		err := d.startAttempt(ctx, m)
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
@@ -139,13 +144,14 @@ func (d *dispatcher) finishAttempt(m *message, failure error) {
 	err := d.counter.FinishAttempt(ctx, m.event.ID, failure)
 	if err != nil {
 		d.log.Warn("the end of an attempt couldn't be noted; it is noted with the next", "error", err, m.attrs())
+		d.own.over(m)
 		return
 	}
 	d.own.note(m, noAttempt)
 }
 
-// forgetAttempts removes the counter's record of a message that is done with. A record that stays does no harm: its
-// event won't come again, except as a duplicate.
+// forgetAttempts removes the counter's record of a message that is done with. A record that stays does little harm: its
+// event won't come again, except as a duplicate, or if nobody handles it and its acknowledgement was lost.
 func (d *dispatcher) forgetAttempts(m *message) {
 	if !m.counted {
 		return
@@ -154,9 +160,23 @@ func (d *dispatcher) forgetAttempts(m *message) {
 	defer cancel()
 	if err := d.counter.ForgetAttempts(ctx, m.event.ID); err != nil {
 		d.log.Warn("the record of an event's attempts couldn't be removed", "error", err, m.attrs())
+		d.own.over(m)
 		return
 	}
 	d.own.note(m, noAttempt)
+}
+
+// leaveNone has the counter know of the ends that it couldn't be told, as far as it can be now, before the consumer ends: whoever
+// gets the events next would take them for deaths.
+func (d *dispatcher) leaveNone() {
+	ctx, cancel := d.noteTime()
+	defer cancel()
+	for _, id := range d.own.left() {
+		if err := d.counter.FinishAttempt(ctx, id, errors.New("the consumer was stopped after it")); err != nil {
+			d.log.Warn("the end of an attempt couldn't be noted", "error", err, "event", id)
+			return
+		}
+	}
 }
 
 // attemptState is what this process knows of its own attempt at an event.
@@ -165,7 +185,8 @@ type attemptState uint8
 const (
 	noAttempt      attemptState = iota // none is open
 	attemptInDoubt                     // the answer to StartAttempt was lost
-	attemptOpen                        // it was started, and it isn't known that its end was noted
+	attemptOpen                        // it was started
+	attemptOver                        // it has ended, and it isn't known that this was noted
 )
 
 // ownAttempts knows the attempts that this process has left open, though it lives. It outlives sessions, as the counter's
@@ -195,6 +216,28 @@ func (o *ownAttempts) note(m *message, s attemptState) {
 		o.states = map[string]attemptState{}
 	}
 	o.states[m.event.ID] = s
+}
+
+// over notes that the attempt has ended, if one was open.
+func (o *ownAttempts) over(m *message) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.states[m.event.ID] == attemptOpen {
+		o.states[m.event.ID] = attemptOver
+	}
+}
+
+// left returns the events with an attempt of which the counter may not know that it has ended.
+func (o *ownAttempts) left() (ids []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, s := range o.states {
+		if s != attemptOpen {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // noteTime bounds what is noted after a try. Its part of ShutdownTimeout is half of what a shutdown leaves for rolling back:

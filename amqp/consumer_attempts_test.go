@@ -368,6 +368,30 @@ func TestAnAttemptOutlivesItsSession(t *testing.T) {
 	})
 }
 
+// TestAConsumerThatIsStoppedLeavesNoAttemptOpen: neither one whose end couldn't be noted, nor one whose beginning is in doubt, may count
+// as a death once somebody else has the event (simulation of consumers, seed 2104905).
+func TestAConsumerThatIsStoppedLeavesNoAttemptOpen(t *testing.T) {
+	stopped := func(t *testing.T, l *lossy, mend func()) {
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, HandlerTimeout: time.Minute})
+		pass(time.Minute)
+		mend()
+		stop()
+		if n := l.started["a/1"]; n == 0 || n != l.finished["a/1"] {
+			t.Errorf("%d attempts were started, and %d finished", n, l.finished["a/1"])
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		away := newCountingLedger(t, func(context.Context, surepost.Event) error { return syscall.ECONNREFUSED })
+		away.endErr = errAnswerLost
+		stopped(t, &lossy{countingLedger: away}, func() { away.endErr = nil })
+	})
+	synctest.Test(t, func(t *testing.T) {
+		stopped(t, &lossy{countingLedger: newCountingLedger(t, nil), starts: 1000}, func() {})
+	})
+}
+
 // hangingEnds is a counter that hangs when an attempt's end is to be noted, until it is told to give up.
 type hangingEnds struct{ *countingLedger }
 
