@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -56,30 +57,49 @@ type clerkRequest struct {
 }
 
 // work does one request after the other until one fails, since a log is of no use after an error, and closes the log at the
-// end. After a request that ran out of time the log is left to the call that still uses it.
+// end. A request that ran out of time is given up as by within, but without a goroutine for each: the log is left to the call
+// that still uses it, and closed after that.
 func (c *clerk) work(ctx context.Context) {
-	defer close(c.done)
+	ended := sync.OnceFunc(func() { close(c.done) })
+	defer ended()
+	defer closeLog(c.log)
 	for {
 		select {
 		case <-ctx.Done():
-			closeLog(c.log)
 			return
 		case request := <-c.requests:
-			limited, cancel := context.WithTimeoutCause(ctx, c.limit, errLogHangs)
-			result, err := within(limited, func(ctx context.Context) (clerkResult, error) { return request.do(ctx), nil },
-				func(clerkResult) { closeLog(c.log) })
-			cancel()
-			if err != nil {
-				c.results <- clerkResult{of: request.of, err: err}
-				return
-			}
-			c.results <- result
-			if result.err != nil {
-				closeLog(c.log)
+			if result, givenUp := c.do(ctx, request, ended); givenUp || result.err != nil {
 				return
 			}
 		}
 	}
+}
+
+// do does a request and answers it; unless that takes too long: then it was answered before do returns, and the clerk ended.
+func (c *clerk) do(ctx context.Context, request clerkRequest, ended func()) (result clerkResult, givenUp bool) {
+	limited, cancel := context.WithTimeoutCause(ctx, c.limit, errLogHangs)
+	defer cancel()
+	answered := make(chan struct{})
+	var once sync.Once // who comes first: the log's answer, or giving up
+	defer context.AfterFunc(limited, func() {
+		grace := time.NewTimer(abandonAfter)
+		defer grace.Stop()
+		select {
+		case <-answered:
+		case <-grace.C:
+			once.Do(func() {
+				givenUp = true
+				c.results <- clerkResult{of: request.of, err: context.Cause(limited)}
+				ended()
+			})
+		}
+	})()
+	result = request.do(limited)
+	once.Do(func() {
+		c.results <- result
+		close(answered)
+	})
+	return result, givenUp
 }
 
 var errLogHangs = errors.New("relay: the store's log didn't answer within the lease's time")
