@@ -32,11 +32,8 @@ type Budget struct {
 }
 
 func (b Budget) flags() Budget {
-	switch {
-	case *seeds > 0:
-		return Budget{Least: *seeds}
-	case *duration > 0:
-		return Budget{For: *duration}
+	if *seeds > 0 || *duration > 0 {
+		return Budget{Least: *seeds, For: *duration}
 	}
 	return b
 }
