@@ -49,21 +49,27 @@ func (l *slowLog) Read(context.Context, int) (Page, error) {
 func TestALogThatWasGivenUpIsClosedAfterItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &slowLog{end: make(chan struct{})}
+		l.failed.Store(true) // what is asked of it is counted from now on
 		c, began := newClerk(t.Context(), l, time.Second), time.Now()
 		c.read(1)
+		c.store(settlement{at: 1})
 		if result := <-c.results; !errors.Is(result.err, errLogHangs) || time.Since(began) != time.Second+abandonAfter {
 			t.Errorf("after %v: %v, want %v after %v", time.Since(began), result.err, errLogHangs, time.Second+abandonAfter)
 		}
-		c.close() // doesn't wait for it
-		synctest.Wait()
+		select {
+		case <-c.done:
+		default:
+			t.Error("who closes the clerk would wait for the log")
+		}
 		if n := l.closed.Load(); n != 0 {
 			t.Errorf("it was closed %d times while it was read", n)
 		}
 		close(l.end)
 		synctest.Wait()
-		if n := l.closed.Load(); n != 1 || len(c.results) != 0 {
-			t.Errorf("then it was closed %d times, and %d results came late; want 1 and 0", n, len(c.results))
+		if n, used := l.closed.Load(), l.used.Load(); n != 1 || used != 0 || len(c.results) != 0 {
+			t.Errorf("then it was closed %d times and used %d times, and %d results came late; want 1, 0 and 0", n, used, len(c.results))
 		}
+		c.close()
 	})
 }
 
