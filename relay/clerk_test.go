@@ -56,6 +56,7 @@ func TestALogThatWasGivenUpIsClosedAfterItsCall(t *testing.T) {
 		if result := <-c.results; !errors.Is(result.err, errLogHangs) || time.Since(began) != time.Second+abandonAfter {
 			t.Errorf("after %v: %v, want %v after %v", time.Since(began), result.err, errLogHangs, time.Second+abandonAfter)
 		}
+		synctest.Wait()
 		select {
 		case <-c.done:
 		default:
@@ -73,7 +74,7 @@ func TestALogThatWasGivenUpIsClosedAfterItsCall(t *testing.T) {
 	})
 }
 
-// An answer that comes while the clerk is being closed is the request's; the log is closed once.
+// An answer that comes when the time has just run out is the request's all the same.
 func TestAnAnswerAtTheLastMomentCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &slowLog{end: make(chan struct{})}
