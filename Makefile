@@ -26,7 +26,8 @@ test: servers
 		echo "== $$m"; (cd $$m && go test -race -timeout 30m ./...) || failed="$$failed $$m"; \
 	done; \
 	echo "== more seeds, without the race detector"; \
-	go test -count=1 ./simulation && go test -count=1 ./amqp -run 'TestConsumersKeepTheirPromises' || failed="$$failed seeds"; \
+	go test -count=1 -v ./simulation -seeds 10000 -for 30s || failed="$$failed simulation"; \
+	go test -count=1 -v ./amqp -run TestConsumersKeepTheirPromises -for 30s || failed="$$failed consumers"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 # A named image is used or the tests fail. The URLs would win over it. Other servers make no new data races, so there is no

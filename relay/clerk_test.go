@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,63 @@ func (l *brokenLog) Checkpoint(context.Context, Position, []Parked) error {
 func (l *brokenLog) Close(context.Context) error {
 	l.closed.Add(1)
 	return nil
+}
+
+// slowLog is a log whose reads take until they are told to end, whatever their context says.
+type slowLog struct {
+	brokenLog
+	end chan struct{}
+}
+
+func (l *slowLog) Read(context.Context, int) (Page, error) {
+	<-l.end
+	return Page{}, nil
+}
+
+// A log that was given up is closed when the call that uses it has ended, and not before: two calls at once may break it.
+func TestALogThatWasGivenUpIsClosedAfterItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &slowLog{end: make(chan struct{})}
+		l.failed.Store(true) // what is asked of it is counted from now on
+		c, began := newClerk(t.Context(), l, time.Second), time.Now()
+		c.read(1)
+		c.store(settlement{at: 1})
+		if result := <-c.results; !errors.Is(result.err, errLogHangs) || time.Since(began) != time.Second+abandonAfter {
+			t.Errorf("after %v: %v, want %v after %v", time.Since(began), result.err, errLogHangs, time.Second+abandonAfter)
+		}
+		synctest.Wait()
+		select {
+		case <-c.done:
+		default:
+			t.Error("who closes the clerk would wait for the log")
+		}
+		if n := l.closed.Load(); n != 0 {
+			t.Errorf("it was closed %d times while it was read", n)
+		}
+		close(l.end)
+		synctest.Wait()
+		if n, used := l.closed.Load(), l.used.Load(); n != 1 || used != 0 || len(c.results) != 0 {
+			t.Errorf("then it was closed %d times and used %d times, and %d results came late; want 1, 0 and 0", n, used, len(c.results))
+		}
+		c.close()
+	})
+}
+
+// An answer that comes when the time has just run out is the request's all the same.
+func TestAnAnswerAtTheLastMomentCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &slowLog{end: make(chan struct{})}
+		c := newClerk(t.Context(), l, time.Second)
+		c.read(1)
+		time.AfterFunc(time.Second+abandonAfter/2, func() { close(l.end) })
+		if result := <-c.results; result.err != nil || result.of != clerkRead {
+			t.Errorf("%+v", result)
+		}
+		c.close()
+		if n := l.closed.Load(); n != 1 {
+			t.Errorf("closed %d times", n)
+		}
+	})
 }
 
 // Log: after any error it is of no use any more. A checkpoint may have been asked for while a read was under way that fails.

@@ -30,6 +30,6 @@
 //	-seed N       run this seed alone, and print its trace
 //	-only a,b     of its faults, let only these happen
 //	-seeds N      run as many seeds, however long it takes
-//	-for 10m      run seeds for as long
+//	-for 10m      run seeds for as long; with -seeds, for as long at least
 //	-from N       begin with this one (default 1)
 package sim
