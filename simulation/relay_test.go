@@ -401,8 +401,7 @@ func (r *run) operator() {
 			for _, seq := range sortedSeqs(r.db.parked) {
 				switch p := r.db.parked[seq]; rnd.IntN(4) {
 				case 0:
-					p.discarded = true
-					delete(r.db.parked, seq)
+					r.db.discard(seq)
 				case 1:
 					p.retry = true
 					r.db.parked[seq] = p
