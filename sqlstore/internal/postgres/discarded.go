@@ -27,25 +27,20 @@ import (
 // A discard is one destination's: others, and replays, publish the event, and so does a destination that was removed and
 // created anew. The event's id is compared too, since a number that a sequence gave out twice is another event's.
 
-// discardedEvents are the rows of ${parked_action} that count for $1. Plan: Index Scan of parked_action_discarded; one
-// row of destination's primary key.
-const discardedEvents = `FROM ${parked_action} a JOIN ${destination} d ON d.name = a.destination
-WHERE a.destination = $1 AND a.action = 'discard' AND a.at >= d.created_at`
+// discardedEvents are the rows of parked_action that count for destination $1: those since it was created. Plan: Index Scan of
+// parked_action_discarded; an InitPlan with one row of the destinations' primary key.
+const discardedEvents = `FROM ${parked_action} a
+WHERE a.destination = $1 AND a.action = 'discard' AND a.at >= (SELECT created_at FROM ${destination} WHERE name = $1)`
 
 // leaveOut takes out of a page what an operator has discarded. The position behind the page stays: it passes that as well.
 func (l *log) leaveOut(ctx context.Context, p relay.Page) (relay.Page, error) {
-	var asked []int64
-	for i := range p.Entries {
-		if seq := p.Entries[i].Seq; seq <= l.drawn {
-			asked = append(asked, seq)
-		}
-	}
-	if len(asked) == 0 {
+	behind := func(e relay.Entry) bool { return e.Seq <= l.drawn }
+	if !slices.ContainsFunc(p.Entries, behind) {
 		return p, nil
 	}
-	discarded, err := l.discarded(ctx, asked)
+	discarded, err := l.discarded(ctx, p.Entries[:p.Stragglers], p.Entries[p.Stragglers:])
 	if err != nil || len(discarded) == 0 {
-		return p, l.engine.explain("see what of the log was discarded", err)
+		return p, l.engine.explain("see what was discarded", err)
 	}
 	kept := make([]relay.Entry, 0, len(p.Entries))
 	stragglers := p.Stragglers
@@ -64,9 +59,14 @@ func (l *log) leaveOut(ctx context.Context, p relay.Page) (relay.Page, error) {
 	return p, nil
 }
 
-// discarded returns the ids of the events with these numbers that were discarded.
-func (l *log) discarded(ctx context.Context, seqs []int64) (map[int64][]string, error) {
-	rows, err := l.conn.Query(ctx, l.engine.sql.discarded, l.lease.Lane.Destination, intArray(seqs))
+// discarded returns the ids of the events that were discarded, by their numbers: of those among the stragglers, and between the
+// first and the last of the fresh ones, which are in order.
+func (l *log) discarded(ctx context.Context, stragglers, fresh []relay.Entry) (map[int64][]string, error) {
+	var first, last int64
+	if n := len(fresh); n > 0 {
+		first, last = fresh[0].Seq, fresh[n-1].Seq
+	}
+	rows, err := l.conn.Query(ctx, l.engine.sql.discarded, l.lease.Lane.Destination, intArray(seqs(stragglers)), first, last)
 	if err != nil {
 		return nil, err
 	}

@@ -193,7 +193,11 @@ FROM held`),
 		// Old checkpoints serve nobody. Dead rows at the far end of the index cost the reader of the newest nothing.
 		trim: c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int AND (epoch, n) < ($3::bigint, $4::bigint)`),
 
-		discarded: c.expand(`SELECT a.seq, a.event_id ` + discardedEvents + ` AND a.seq = ANY ($2::bigint[])`),
+		// A page of fresh events is a short range of numbers, in which one probe mostly finds nothing; stragglers may be far
+		// apart.
+		discarded: c.expand(`SELECT a.seq, a.event_id ` + discardedEvents + ` AND a.seq BETWEEN $3::bigint AND $4::bigint
+UNION ALL
+SELECT a.seq, a.event_id ` + discardedEvents + ` AND a.seq = ANY ($2::bigint[])`),
 
 		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND (slot & 1023) % $2::int = $3::int`),
 

@@ -1,8 +1,8 @@
--- What an operator discarded isn't read again: when the number of lanes changes, the new ones begin at the oldest place of the old.
--- Each read behind the number that was the last one when its log was opened asks for the discards among its own.
+-- What an operator discarded is left out where it is read again: when the number of lanes changes, the new ones begin at the oldest
+-- place of the old ones. A relay asks for discards among what it reads, as long as that was written before it opened the log.
 CREATE INDEX ${p}parked_action_discarded ON ${parked_action} (destination, seq) WHERE action = 'discard';
 
--- So whoever writes checkpoints, which is a relay, asks for them.
+-- So who writes checkpoints, as relays do, must be allowed to.
 DO $grants$
 DECLARE
     grant_it text;
