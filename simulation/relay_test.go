@@ -17,7 +17,8 @@ import (
 
 // Whatever fails, is paused or dies: nothing is lost, nothing is published that was rolled back, first occurrences of a key's
 // events come in the order of their commits, nothing is parked without a cause, no checkpoint passes an event that is open, a
-// stale relay writes nothing, what an operator discarded isn't read or parked again, every lane is served again soon after the last fault, and whoever is told to stop does.
+// stale relay writes nothing, what an operator discarded isn't read or parked again, every lane is served again soon after the
+// last fault, and whoever is told to stop does.
 func TestPromisesOfTheRelay(t *testing.T) {
 	sim.Explore(t, budget, func(w *sim.World) { begin(w, plant{}).live() })
 }
