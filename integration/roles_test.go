@@ -288,7 +288,7 @@ func TestTheRolesAreEnoughAndNoMore(t *testing.T) {
 			"SELECT nextval('surepost_sequence')", "INSERT INTO surepost_migration (version, name) VALUES (99, 'x')", "UPDATE surepost_destination SET lanes = 5", "DELETE FROM surepost_destination",
 			"INSERT INTO surepost_destination (name, filter) VALUES ('x', '{}')", "DELETE FROM surepost_lease", "UPDATE surepost_checkpoint SET hot = 1", "TRUNCATE surepost_parked",
 			"UPDATE surepost_scheduled SET data = '{}'", "INSERT INTO surepost_scheduled (not_before, time, slot, id, type, version, source, data) VALUES (now(), now(), 1, '1', 't', '1', 's', '{}')",
-			"INSERT INTO surepost_ring (leaf) VALUES (7)", "DELETE FROM surepost_ring", "UPDATE surepost_ring SET leaf = 7", "SELECT FROM surepost_inbox", "SELECT FROM surepost_parked_action",
+			"INSERT INTO surepost_ring (leaf) VALUES (7)", "DELETE FROM surepost_ring", "UPDATE surepost_ring SET leaf = 7", "SELECT FROM surepost_inbox", "DELETE FROM surepost_parked_action",
 			"INSERT INTO surepost_cancellation (by, event_id, type, key, source, not_before) VALUES ('', '', '', '', '', now())",
 		},
 		"a_consumer": {

@@ -182,6 +182,11 @@ func (s *Store) RemoveDestination(ctx context.Context, name string) error {
 				delete(s.leases, lane)
 			}
 		}
+		for at := range s.discarded { // another of this name publishes them
+			if at.destination == name {
+				delete(s.discarded, at)
+			}
+		}
 		return nil
 	})
 }

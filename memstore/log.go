@@ -109,7 +109,7 @@ type log struct {
 // Read implements relay.Log.
 func (l *log) Read(ctx context.Context, limit int) (page relay.Page, err error) {
 	lane := l.lease.Lane
-	highest := l.at.highest
+	highest, left := l.at.highest, 0
 	err = l.store.do(ctx, func() error {
 		end, replay := l.end()
 		l.at.read = max(l.at.read, l.store.removed) // a lane is behind that only if it is new, or its lease was lost
@@ -118,10 +118,15 @@ func (l *log) Read(ctx context.Context, limit int) (page relay.Page, err error) 
 			if entry.Event.Slot()%lane.Of != lane.Index || replay != nil && !replay.Filter.Matches(&entry.Event) {
 				continue
 			}
+			l.at.highest = max(l.at.highest, entry.Seq)
+			if l.store.discarded[parkedAt{lane.Destination, entry.Seq}] {
+				left++
+				continue
+			}
 			page.Entries = append(page.Entries, l.marked(copyEntry(entry)))
 			page.Full = len(page.Entries) == limit
-			l.at.highest = max(l.at.highest, entry.Seq)
 		}
+		page.Full = page.Full || left > 0 && len(page.Entries) == 0 // so that what was left out is passed
 		if replay != nil {
 			page.Done = l.at.read == end
 			page.Full = !page.Done
@@ -149,7 +154,9 @@ func (l *log) Checkpoint(ctx context.Context, at relay.Position, parked []relay.
 	return l.store.guarded(ctx, l.lease, func() {
 		l.store.places[l.lease.Lane] = to
 		for _, p := range parked {
-			l.store.park(l.lease.Lane.Destination, p)
+			if !l.store.discarded[parkedAt{l.lease.Lane.Destination, p.Seq}] { // after it was read again
+				l.store.park(l.lease.Lane.Destination, p)
+			}
 		}
 		l.store.passed(l.lease.Lane.Destination)
 	})

@@ -26,7 +26,9 @@ func (s *Store) RetryParked(ctx context.Context, filter relay.ParkedFilter, by s
 // then. Who does so is recorded (ParkedActions).
 func (s *Store) DiscardParked(ctx context.Context, filter relay.ParkedFilter, by string) (n int64, err error) {
 	return s.changeParked(ctx, filter, relay.ParkedDiscard, by, func(p *relay.ParkedEvent) bool {
-		delete(s.parked, parkedAt{p.Destination, p.Seq})
+		at := parkedAt{p.Destination, p.Seq}
+		delete(s.parked, at)
+		s.discarded[at] = true
 		return true
 	})
 }

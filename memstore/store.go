@@ -33,6 +33,8 @@ type Store struct {
 	places map[relay.Lane]place  // checkpoints
 	parked map[parkedAt]*relay.ParkedEvent
 
+	discarded map[parkedAt]bool // by an operator: not published, though new lanes read it again
+
 	written       int64        // the last number given to a delayed event
 	schedule      []*scheduled // in the order of becoming due
 	actions       []relay.ParkedAction
@@ -54,7 +56,7 @@ func New() *Store {
 		locks: map[lock]*Tx{}, rows: map[string]any{},
 		records: map[record]time.Time{}, attempts: map[record]attempts{},
 		leases: map[relay.Lane]*lease{}, places: map[relay.Lane]place{}, parked: map[parkedAt]*relay.ParkedEvent{},
-		destinations: map[string]*destination{},
+		discarded: map[parkedAt]bool{}, destinations: map[string]*destination{},
 	}
 }
 

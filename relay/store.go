@@ -42,11 +42,13 @@ type Log interface {
 	// Read returns the events that follow the last read, at most limit, and the position behind them. No event of a
 	// page is repeated by a later page, and none that commits later is skipped. An empty page is no error: nothing is
 	// there at the moment. The relay asks for no more than one page at a time and checkpoints positions in the order
-	// of reading.
+	// of reading. What an operator has discarded of the destination is left out where it is read again, as by new lanes; a
+	// page of which nothing is left says that there may be more, so that its position is stored.
 	Read(ctx context.Context, limit int) (Page, error)
 
 	// Checkpoint stores the position, and the events that were parked before it, in one transaction. It returns
-	// ErrLeaseLost, and has stored nothing, if the lease's epoch is no longer the newest.
+	// ErrLeaseLost, and has stored nothing, if the lease's epoch is no longer the newest. An event that an operator has
+	// discarded since it was read isn't parked again.
 	Checkpoint(ctx context.Context, at Position, parked []Parked) error
 
 	// ParkedKeys returns the keys of this lane with parked events.

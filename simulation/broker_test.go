@@ -221,6 +221,7 @@ func (s *session) take(e *relay.Entry) (relay.Status, error) {
 			return relay.Rejected, nil
 		}
 	}
+	s.ledger.handed(s.name, e, r)
 	s.ledger.published(s.name, r)
 	return relay.Confirmed, nil
 }

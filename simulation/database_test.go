@@ -40,6 +40,7 @@ type state struct {
 	relays      map[string]member
 	checkpoints map[int][]checkpoint // by lane, oldest first
 	parked      map[int64]parkedRow
+	discards    map[int64]discard
 }
 
 // row is a row of the log. What becomes of its event isn't the database's business, but what the promises are about.
@@ -82,10 +83,17 @@ type parkedRow struct {
 	reason        string
 }
 
+// discard is an operator's, of an event that was parked.
+type discard struct {
+	event string        // its id: a number may be drawn twice
+	at    time.Duration // by the world's clock
+}
+
 func newDatabase(w *sim.World, p plant) *database {
 	return &database{w: w, plant: p, state: &state{
 		nextID: 3, completed: 2, committed: map[uint64]bool{},
 		leases: map[int]lease{}, relays: map[string]member{}, checkpoints: map[int][]checkpoint{}, parked: map[int64]parkedRow{},
+		discards: map[int64]discard{},
 	}}
 }
 
@@ -184,10 +192,22 @@ func (db *database) crash() (lost int) {
 	return lost
 }
 
+// discard takes a parked event out for good, and records it.
+func (db *database) discard(seq int64) {
+	p := db.parked[seq]
+	p.discarded = true
+	delete(db.parked, seq)
+	db.discards[seq] = discard{p.event.ID, db.w.Now()}
+	db.w.NoteIn("operator", "discards %s, seq %d", p.event.ID, seq)
+}
+
+// discarded reports whether the row's event was.
+func (db *database) discarded(r *row) bool { return db.discards[r.seq].event == r.event.ID }
+
 func (s *state) clone() *state {
 	c := *s
 	c.running, c.rows = slices.Clone(s.running), slices.Clone(s.rows)
 	c.committed, c.leases, c.relays = maps.Clone(s.committed), maps.Clone(s.leases), maps.Clone(s.relays)
-	c.checkpoints, c.parked = maps.Clone(s.checkpoints), maps.Clone(s.parked)
+	c.checkpoints, c.parked, c.discards = maps.Clone(s.checkpoints), maps.Clone(s.parked), maps.Clone(s.discards)
 	return &c
 }

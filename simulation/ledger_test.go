@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/surepost/surepost/internal/sim"
 	"github.com/surepost/surepost/relay"
@@ -69,6 +70,15 @@ func (l *ledger) published(by string, r *row) {
 	}
 }
 
+// handed takes in that the broker has an entry: what an operator had discarded before it was handed out isn't published. What was
+// on its way is, and what a relay has read that had lost its lease by then.
+func (l *ledger) handed(by string, e *relay.Entry, r *row) {
+	if at := e.Event.Time; l.db.discarded(r) && !at.IsZero() && at.Sub(time.Unix(0, 0)) > l.db.discards[r.seq].at {
+		l.w.FailIn("what was discarded stays so: %s published %s (seq %d), which was read at %v and discarded at %v",
+			by, r.event.ID, r.seq, at.Sub(time.Unix(0, 0)), l.db.discards[r.seq].at)
+	}
+}
+
 // settled reports whether the row's event is done with.
 func (l *ledger) settled(r *row) bool {
 	_, parked := l.db.parked[r.seq]
@@ -93,6 +103,9 @@ func checkPassed(l *log, c cursor) {
 // checkParked: promise 6: nothing is parked but for a cause of its own, or behind such an event.
 func checkParked(l *log, r *row, p relay.Parked) {
 	w := l.w()
+	if l.db.discarded(r) {
+		w.FailIn("what was discarded stays so: %s (seq %d) was parked again: %s", r.event.ID, r.seq, p.Reason)
+	}
 	if !p.Behind {
 		if r.cause == healthy {
 			w.FailIn("promise 6, an outage costs latency only: %s was parked without a cause: %s", r.event.ID, p.Reason)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/surepost/surepost/internal/sim"
 	"github.com/surepost/surepost/relay"
@@ -101,6 +102,7 @@ type log struct {
 	n          int64
 	fromMemory bool
 	server     int
+	drawn      int64 // when it was opened
 	failed     bool
 	reads      int
 }
@@ -139,11 +141,12 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 	type arms struct {
 		read              read
 		server            int
+		at                time.Time
 		stragglers, fresh []*row
 	}
 	at := l.at
 	begin := func() (a arms) {
-		a.read.snap, a.server = l.db.snapshot(), l.db.server
+		a.read.snap, a.server, a.at = l.db.snapshot(), l.db.server, l.handed()
 		a.stragglers, a.fresh, a.read.bound = l.rows(at, a.read.snap, limit)
 		return a
 	}
@@ -188,15 +191,51 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 	if l.db.plant.freshFirst {
 		rows = append(slices.Clone(seen.fresh[:useFresh]), seen.stragglers...)
 	}
-	page := relay.Page{After: after, Full: full, Stragglers: len(seen.stragglers)}
+	page := relay.Page{After: after, Full: full}
+	rows, handed, err := l.leaveOut(ctx, rows, seen.at)
+	if err != nil {
+		return relay.Page{}, err
+	}
+	page.Full = full || len(rows) == 0 && len(seen.stragglers)+useFresh > 0
 	for _, r := range rows {
+		if slices.Contains(seen.stragglers, r) {
+			page.Stragglers++
+		}
 		e := relay.Entry{Seq: r.seq, Event: r.event}
+		e.Event.Time = handed
 		if l.db.plant.keysForgotten {
 			e.Event.Key = ""
 		}
 		page.Entries = append(page.Entries, e)
 	}
 	return page, nil
+}
+
+// handed is the time of what is read now, by which the ledger knows which discards were before it; none for a log whose lease was
+// lost, which may know nothing of what others park and an operator discards.
+func (l *log) handed() time.Time {
+	if !l.db.held(l.lease) {
+		return time.Time{}
+	}
+	return time.Unix(0, 0).Add(l.db.w.Now())
+}
+
+// leaveOut takes out what an operator has discarded: discarded.go of sqlstore/internal/postgres.
+func (l *log) leaveOut(ctx context.Context, rows []*row, read time.Time) (kept []*row, handed time.Time, err error) {
+	if l.db.plant.discardsRead || !slices.ContainsFunc(rows, func(r *row) bool { return r.seq <= l.drawn }) {
+		return rows, read, nil
+	}
+	kept, err = on(ctx, l, "see discards", func() (kept []*row, err error) {
+		for _, r := range rows {
+			if r.seq > l.drawn || !l.db.discarded(r) {
+				kept = append(kept, r)
+			}
+		}
+		l.db.w.Detail("%d of %d", len(rows)-len(kept), len(rows))
+		handed = l.handed()
+		return kept, nil
+	})
+	return kept, handed, err
 }
 
 // rows returns what a read sees, as its two arms return it.
@@ -258,7 +297,7 @@ func (l *log) park(p relay.Parked) {
 	if i < 0 {
 		return
 	}
-	if _, there := l.db.parked[p.Seq]; there || l.db.plant.parkedDropped {
+	if _, there := l.db.parked[p.Seq]; there || l.db.plant.parkedDropped || l.db.discarded(l.db.rows[i]) && !l.db.plant.discardsParked {
 		return
 	}
 	checkParked(l, l.db.rows[i], p)
@@ -298,7 +337,9 @@ func (l *log) Released(ctx context.Context, limit int) ([]relay.Entry, error) {
 				continue
 			}
 			if len(entries) < limit {
-				entries = append(entries, relay.Entry{Seq: seq, Event: p.event})
+				e := relay.Entry{Seq: seq, Event: p.event}
+				e.Event.Time = l.handed()
+				entries = append(entries, e)
 			}
 		}
 		l.db.w.Detail("%d", len(entries))

@@ -18,6 +18,8 @@ type plant struct {
 	keysForgotten  bool // events of a key don't wait for each other
 	parkedForgot   bool // who takes a lane over isn't told of its parked keys
 	parkedDropped  bool // a checkpoint is stored without the events that were parked before it
+	discardsRead   bool // what an operator has discarded is read again
+	discardsParked bool // and parked again
 }
 
 // Each of these mistakes is found by the seeds that make test affords: the simulation would find it in the relay or the stores,
@@ -33,6 +35,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"events don't wait for a rejected one of their key": {keysForgotten: true},
 		"the parked keys aren't read at a take-over":        {parkedForgot: true},
 		"parked events aren't stored with the checkpoint":   {parkedDropped: true},
+		"what was discarded is read again":                  {discardsRead: true},
+		"what was discarded is parked again":                {discardsParked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim.Hunt(t, sim.Budget{Least: 3000, For: time.Minute}, func(w *sim.World) { begin(w, p).live() })

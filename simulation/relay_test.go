@@ -17,7 +17,8 @@ import (
 
 // Whatever fails, is paused or dies: nothing is lost, nothing is published that was rolled back, first occurrences of a key's
 // events come in the order of their commits, nothing is parked without a cause, no checkpoint passes an event that is open, a
-// stale relay writes nothing, every lane is served again soon after the last fault, and whoever is told to stop does.
+// stale relay writes nothing, what an operator discarded isn't read or parked again, every lane is served again soon after the
+// last fault, and whoever is told to stop does.
 func TestPromisesOfTheRelay(t *testing.T) {
 	sim.Explore(t, budget, func(w *sim.World) { begin(w, plant{}).live() })
 }
@@ -399,21 +400,27 @@ func (r *run) operator() {
 				r.w.Note("operator", "couldn't change the number of lanes: %v", err)
 			}
 		}
-		if act > 0 {
-			continue
-		}
-		r.w.Look(func() {
-			for _, seq := range sortedSeqs(r.db.parked) {
-				switch p := r.db.parked[seq]; rnd.IntN(4) {
-				case 0:
-					p.discarded = true
-					delete(r.db.parked, seq)
-				case 1:
-					p.retry = true
-					r.db.parked[seq] = p
-				}
+		switch act {
+		case 0:
+			r.w.Look(func() { r.tidy(rnd, 4) })
+		case 1: // while lanes are taken over, and what is parked may be read again
+			for n := 0; n < 20 && r.sleep(rnd, 100*time.Millisecond); n++ {
+				r.w.Look(func() { r.tidy(rnd, 20) })
 			}
-		})
+		}
+	}
+}
+
+// tidy discards one of so many parked events, and has as many retried.
+func (r *run) tidy(rnd *rand.Rand, of int) {
+	for _, seq := range sortedSeqs(r.db.parked) {
+		switch p := r.db.parked[seq]; rnd.IntN(of) {
+		case 0:
+			r.db.discard(seq)
+		case 1:
+			p.retry = true
+			r.db.parked[seq] = p
+		}
 	}
 }
 

@@ -171,7 +171,7 @@ func (db *database) setLanes(lanes int) error {
 
 func (s *store) Open(ctx context.Context, l relay.Lease) (relay.Log, error) {
 	log, err := call(ctx, s, "open", l.Lane.String(), func() (*log, error) {
-		log := &log{store: s, lease: l, name: l.Lane.String(), at: origin(), server: s.db.server}
+		log := &log{store: s, lease: l, name: l.Lane.String(), at: origin(), server: s.db.server, drawn: s.db.drawn}
 		c, found := s.db.newest(l.Lane.Index)
 		switch {
 		case !s.db.held(l) || s.db.lanes != l.Lane.Of:

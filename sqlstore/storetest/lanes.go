@@ -36,6 +36,8 @@ func sharing[TX any]() []promise[TX] {
 		of("a change of lanes that isn't one changes nothing", (*suite[TX]).noChange),
 		of("a change of lanes repeats nothing that all have passed", (*suite[TX]).nothingAgain),
 		of("parked events stay with their slots", (*suite[TX]).parkedStay),
+		of("what was discarded doesn't come back with new lanes", (*suite[TX]).discardedStay),
+		of("what is discarded while it is read again isn't parked again", (*suite[TX]).discardedMeanwhile),
 		of("changes of lanes lose and turn round nothing", (*suite[TX]).randomLanes),
 	}
 }

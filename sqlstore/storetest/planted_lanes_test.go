@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/surepost/surepost/memstore"
@@ -161,6 +162,45 @@ var laneBugs = []bug{
 			return l.Log.ParkedKeys(ctx)
 		}
 	}), []string{"parked events stay with their slots"}},
+	{"what was discarded is read again", onLog(func(b *backend, l *brokenLog) {
+		l.read = func(ctx context.Context, limit int) (relay.Page, error) {
+			page, err := l.Log.Read(ctx, limit-1)
+			list, _ := b.good.ParkedActions(ctx, relay.ParkedFilter{Destination: l.lease.Lane.Destination}, 1) // can't fail
+			for _, a := range list {
+				for _, e := range b.good.Events() {
+					if e.ID == a.EventID && page.Full {
+						page.Entries = append(page.Entries, relay.Entry{Seq: a.Seq, Event: e})
+					}
+				}
+			}
+			return page, err
+		}
+	}), []string{"what was discarded doesn't come back with new lanes"}},
+	{"what was discarded isn't passed", onLog(func(_ *backend, l *brokenLog) {
+		l.read = func(ctx context.Context, limit int) (relay.Page, error) {
+			page, err := l.Log.Read(ctx, limit)
+			page.Full = page.Full && len(page.Entries) > 0
+			return page, err
+		}
+	}), []string{"what was discarded doesn't come back with new lanes"}},
+	{"what was discarded is parked again", func(b *backend) {
+		var again []relay.ParkedEvent
+		b.store.log = func(l *brokenLog) {
+			l.checkpoint = func(ctx context.Context, at relay.Position, parked []relay.Parked) error {
+				list, _ := b.good.ParkedActions(ctx, relay.ParkedFilter{Destination: l.lease.Lane.Destination}, 10) // can't fail
+				for _, p := range parked {
+					if slices.ContainsFunc(list, func(a relay.ParkedAction) bool { return a.Seq == p.Seq }) {
+						again = append(again, relay.ParkedEvent{Entry: p.Entry})
+					}
+				}
+				return l.Log.Checkpoint(ctx, at, parked)
+			}
+		}
+		b.store.parked = func(ctx context.Context, f relay.ParkedFilter, limit int) ([]relay.ParkedEvent, error) {
+			list, err := b.good.Parked(ctx, f, limit)
+			return append(again, list...), err
+		}
+	}, []string{"what is discarded while it is read again isn't parked again"}},
 	{"new lanes begin at the end of the log", func(b *backend) {
 		b.store.setLanes = func(ctx context.Context, destination string, lanes int) error {
 			old := lanesOf(ctx, b.good, destination)

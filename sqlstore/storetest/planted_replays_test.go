@@ -3,8 +3,10 @@ package storetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/surepost/surepost"
 	"github.com/surepost/surepost/memstore"
 	"github.com/surepost/surepost/relay"
 )
@@ -232,4 +234,34 @@ var replayBugs = []bug{
 	{"a removed destination stays in the list", func(b *backend) {
 		b.store.removeDestination = func(ctx context.Context, name string) error { return nil }
 	}, []string{"a removed destination is forgotten", "a destination in use isn't removed"}},
+	{"what one destination discarded, all did", leavesOut(relay.DefaultDestination), []string{"a replay takes what was discarded elsewhere"}},
+	{"discards outlive their destination", leavesOut("again"), []string{"a replay takes what was discarded elsewhere"}},
+	{"a replay's own discards are forgotten", onLog(func(b *backend, l *brokenLog) {
+		l.read = func(ctx context.Context, limit int) (relay.Page, error) {
+			page, err := l.Log.Read(ctx, limit)
+			if page.Done && l.lease.Lane.Of == 1 {
+				list, _ := b.good.ParkedActions(ctx, relay.ParkedFilter{Destination: "again"}, 1) // can't fail
+				for _, a := range list {
+					page.Entries = append(page.Entries, relay.Entry{Seq: a.Seq, Event: surepost.Event{ID: a.EventID}})
+				}
+			}
+			return page, err
+		}
+	}), []string{"a replay takes what was discarded elsewhere"}},
+}
+
+// leavesOut plants that logs pass over what was ever discarded of these destinations.
+func leavesOut(destinations ...string) func(*backend) {
+	return onLog(func(b *backend, l *brokenLog) {
+		l.read = func(ctx context.Context, limit int) (relay.Page, error) {
+			page, err := l.Log.Read(ctx, limit)
+			for _, name := range destinations {
+				list, _ := b.good.ParkedActions(ctx, relay.ParkedFilter{Destination: name}, 100) // can't fail
+				page.Entries = slices.DeleteFunc(page.Entries, func(e relay.Entry) bool {
+					return slices.ContainsFunc(list, func(a relay.ParkedAction) bool { return a.Seq == e.Seq })
+				})
+			}
+			return page, err
+		}
+	})
 }

@@ -34,6 +34,7 @@ func replaying[TX any]() []promise[TX] {
 		of("a replay of nothing changes nothing", (*suite[TX]).replaysNothing),
 		of("a destination in use isn't removed", (*suite[TX]).removals),
 		of("a removed destination is forgotten", (*suite[TX]).forgotten),
+		of("a replay takes what was discarded elsewhere", (*suite[TX]).discardedElsewhere),
 	}
 }
 

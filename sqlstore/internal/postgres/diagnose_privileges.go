@@ -23,7 +23,7 @@ const (
 // needs are the least privileges by role, as the README has them under "Privileges".
 var needs = map[diagnosis.Role][]need{
 	diagnosis.Reader: reading("outbox", "sequence", "migration", "lease", "checkpoint", "parked", "destination", "relay", "scheduled"),
-	diagnosis.Relay: append(reading("outbox", "sequence", "migration"),
+	diagnosis.Relay: append(reading("outbox", "sequence", "migration", "parked_action"),
 		need{"destination", []string{"SELECT", "INSERT (name, lanes)", "UPDATE (done_at)"}},
 		need{"relay", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}}, need{"parked", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 		need{"lease", []string{"SELECT", "INSERT", "UPDATE"}}, need{"checkpoint", []string{"SELECT", "INSERT", "DELETE"}},

@@ -44,6 +44,7 @@ type log struct {
 	n          int64  // of the newest checkpoint of this epoch
 	fromMemory bool   // at has moved on from the checkpoint
 	server     string // identity of the server that the cursor was read from
+	drawn      int64  // the last number that had been given out when the log was opened
 	foreign    uint64 // from this transaction id on, what the cursor names isn't of this cluster; or native
 	statement  string // of reads with limit, and ranged
 	limit      int
@@ -73,7 +74,7 @@ func (l *log) load(ctx context.Context) error {
 	var held bool
 	lane := l.lease.Lane
 	args := []any{lane.Destination, int64(lane.Index), l.lease.Epoch, l.lease.Owner, int64(lane.Of)}
-	if _, err := queryRow(ctx, l.conn, l.engine.sql.here, args, &l.server, &own, &held); err != nil {
+	if _, err := queryRow(ctx, l.conn, l.engine.sql.here, args, &l.server, &own, &held, &l.drawn); err != nil {
 		return l.engine.explain("see which server this is", err)
 	}
 	if !held {
@@ -162,12 +163,12 @@ func (l *log) Read(ctx context.Context, limit int) (relay.Page, error) {
 		l.foreign = native // the cursor's snapshot is this read's
 	}
 	l.at, l.fromMemory = after, true
-	return relay.Page{
+	return l.leaveOut(ctx, relay.Page{
 		Entries:    append(stragglers[:nStragglers:nStragglers], fresh[:nFresh]...),
 		After:      after,
 		Full:       full,
 		Stragglers: nStragglers,
-	}, nil
+	})
 }
 
 // seen is a read's first row.

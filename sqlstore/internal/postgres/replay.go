@@ -50,7 +50,7 @@ func (r *replayLog) Read(ctx context.Context, limit int) (relay.Page, error) {
 	}
 	r.at.hot = p.after
 	done := r.at.hot >= r.until
-	return relay.Page{Entries: r.marked(p.entries), After: r.at, Full: !done, Done: done}, nil
+	return r.leaveOut(ctx, relay.Page{Entries: r.marked(p.entries), After: r.at, Full: !done, Done: done})
 }
 
 // Released implements relay.Log.

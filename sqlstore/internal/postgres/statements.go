@@ -32,6 +32,7 @@ type statements struct {
 	reused     string
 	checkpoint string
 	trim       string
+	discarded  string
 	parkedKeys string
 	released   string
 	unpark     string
@@ -151,7 +152,8 @@ WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $5`
 WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4`),
 
 		here: c.expand(`SELECT ` + serverIdentity + `, ` + nextID + `, EXISTS (
-    SELECT FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4 AND lanes = $5::int)`),
+    SELECT FROM ${lease} WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $4 AND lanes = $5::int),
+       (SELECT ` + drawn + ` FROM ${sequence} s)`),
 
 		// Plan: Index Scan Backward on the primary key, one row.
 		newest: c.expand(`SELECT epoch, n, hot, snap::text, next::text, coalesce(pin_snap::text, ''), coalesce(pin_next::text, '0'), coalesce(pin_after, 0)
@@ -169,6 +171,9 @@ FROM (SELECT tx FROM ${outbox} WHERE seq <= $1::bigint ORDER BY seq DESC LIMIT 1
 		// Position and parked events in one statement, under a lock on the lease's row: a relay that takes over waits
 		// for it, and one that lost its lease finds no row and writes nothing. The commit isn't flushed: if a crash
 		// loses it, the older checkpoint before it is as true, and events are only published again.
+		//
+		// What is parked already stays as it is, and what was discarded stays so, even if that happens at the same time
+		// (discarded.go): by one snapshot, and not by the conflict alone.
 		checkpoint: c.expand(`WITH held AS (
     SELECT epoch, set_config('synchronous_commit', 'off', true) FROM ${lease}
     WHERE destination = $1 AND lane = $2::int AND epoch = $3::bigint AND owner = $14 AND ` + serverIdentity + ` = $15 FOR SHARE
@@ -176,6 +181,8 @@ FROM (SELECT tx FROM ${outbox} WHERE seq <= $1::bigint ORDER BY seq DESC LIMIT 1
     INSERT INTO ${parked} (destination, seq, key, behind, reason, time, slot, id, type, version, source, correlation_id, causation_id, category, headers, data)
     SELECT $1, o.seq, coalesce(o.key, ''), p.behind, p.reason, o.time, o.slot, o.id, o.type, o.version, o.source, o.correlation_id, o.causation_id, o.category, o.headers, o.data
     FROM held, unnest($11::bigint[], $12::boolean[], $13::text[]) AS p (seq, behind, reason) JOIN ${outbox} o USING (seq)
+    WHERE NOT EXISTS (SELECT FROM ${parked} was WHERE was.destination = $1 AND was.key = coalesce(o.key, '') AND was.seq = o.seq)
+      AND NOT EXISTS (SELECT ` + discardedEvents + ` AND a.seq = o.seq AND a.event_id = o.id)
     ON CONFLICT DO NOTHING
 )
 INSERT INTO ${checkpoint} (destination, lane, epoch, n, hot, snap, next, pin_snap, pin_next, pin_after)
@@ -185,6 +192,12 @@ FROM held`),
 
 		// Old checkpoints serve nobody. Dead rows at the far end of the index cost the reader of the newest nothing.
 		trim: c.expand(`DELETE FROM ${checkpoint} WHERE destination = $1 AND lane = $2::int AND (epoch, n) < ($3::bigint, $4::bigint)`),
+
+		// A page of fresh events is a short range of numbers, in which one probe mostly finds nothing; stragglers may be far
+		// apart.
+		discarded: c.expand(`SELECT a.seq, a.event_id ` + discardedEvents + ` AND a.seq BETWEEN $3::bigint AND $4::bigint
+UNION ALL
+SELECT a.seq, a.event_id ` + discardedEvents + ` AND a.seq = ANY ($2::bigint[])`),
 
 		parkedKeys: c.expand(`SELECT DISTINCT key FROM ${parked} WHERE destination = $1 AND key <> '' AND (slot & 1023) % $2::int = $3::int`),
 
