@@ -61,6 +61,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		d.settleOwn(ctx)
 		if time.Since(began) > reconnectBackoff.Max {
 			failures = 0 // it was healthy
 		}

@@ -166,13 +166,18 @@ func (d *dispatcher) forgetAttempts(m *message) {
 	d.own.note(m, noAttempt)
 }
 
-// leaveNone has the counter know of the ends that it couldn't be told, as far as it can be now, before the consumer ends: whoever
-// gets the events next would take them for deaths.
-func (d *dispatcher) leaveNone() {
-	ctx, cancel := d.noteTime()
+// settleOwn has the counter know of the ends that it couldn't be told: when a session is over, and before the consumer is. Whoever gets
+// the events next would take them for deaths. What it can't be told now either is left for the next time.
+func (d *dispatcher) settleOwn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, d.noteLimit())
 	defer cancel()
 	for _, id := range d.own.left() {
-		if err := d.counter.FinishAttempt(ctx, id, errors.New("the consumer was stopped after it")); err != nil {
+		was := d.own.take(id)
+		if was == noAttempt { // a worker was faster
+			continue
+		}
+		if err := d.counter.FinishAttempt(ctx, id, errors.New("its end couldn't be noted before")); err != nil {
+			d.own.putBack(id, was)
 			d.log.Warn("the end of an attempt couldn't be noted", "error", err, "event", id)
 			return
 		}
@@ -238,6 +243,27 @@ func (o *ownAttempts) left() (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// take takes out what left had returned; noAttempt if it isn't so any more.
+func (o *ownAttempts) take(id string) attemptState {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.states[id]
+	if s == attemptOpen {
+		return noAttempt
+	}
+	delete(o.states, id)
+	return s
+}
+
+// putBack undoes take, unless there is another attempt by now.
+func (o *ownAttempts) putBack(id string, s attemptState) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.states[id] == noAttempt {
+		o.states[id] = s
+	}
 }
 
 // noteTime bounds what is noted after a try. Its part of ShutdownTimeout is half of what a shutdown leaves for rolling back:

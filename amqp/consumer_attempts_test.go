@@ -392,6 +392,27 @@ func TestAConsumerThatIsStoppedLeavesNoAttemptOpen(t *testing.T) {
 	})
 }
 
+// TestAConsumerWhoseConnectionWasLostLeavesNoAttemptOpen: the event may go to another process, which takes it for a death (simulation of
+// consumers, seed 2244866).
+func TestAConsumerWhoseConnectionWasLostLeavesNoAttemptOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lossy{countingLedger: newCountingLedger(t, nil), starts: 1}
+		q := newFakeQueue(t, 100)
+		l.putAgain(q, "a", 0, 1)
+		stop := startConsumer(t, q, ConsumerConfig{Handler: l, HandlerTimeout: time.Minute})
+		synctest.Wait() // its start is in doubt, and it waits for another try
+		q.cut()
+		q.mu.Lock()
+		q.waiting = nil // another process gets it
+		q.mu.Unlock()
+		pass(10 * time.Second)
+		if l.started["a/1"] != 1 || l.finished["a/1"] != 1 || l.done["a/1"] {
+			t.Errorf("%d attempts were started, and %d finished; handled here: %v", l.started["a/1"], l.finished["a/1"], l.done)
+		}
+		stop()
+	})
+}
+
 // hangingEnds is a counter that hangs when an attempt's end is to be noted, until it is told to give up.
 type hangingEnds struct{ *countingLedger }
 

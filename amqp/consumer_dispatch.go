@@ -191,7 +191,7 @@ func (d *dispatcher) shutdown() error {
 	d.drain(finish)
 	d.stopHandlers()
 	d.drain(rollBack)
-	d.leaveNone()
+	d.settleOwn(ctx)
 	d.detach(ctx)
 	d.log.Info("stopped consuming", "took", time.Since(began))
 	return d.abandoned()
