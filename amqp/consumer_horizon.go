@@ -6,13 +6,14 @@ import "time"
 // queue adds while nothing consumes it isn't part of it, nor are outages of the handler's surroundings, in which nothing is
 // recorded.
 //
-// One delivery takes MaxAttempts times HandlerTimeout, once more for a batch, and the pauses of Backoff between; the broker takes it away
-// after its consumer_timeout at the latest. A delivery that ends with its process or its connection is repeated, as often as
-// DeliveryLimit allows, or MaxUnfinished if that is more. All of that comes once, and once more for each of RetryDelays, which are
-// waited in between. With the defaults it is 8 h 45 min.
+// One delivery takes MaxAttempts times HandlerTimeout, once more for a batch, once more where it waits for attempts that may be
+// under way in other processes, and the pauses of Backoff between; the broker takes it away after its consumer_timeout at the
+// latest. A delivery that ends with its process or its connection is repeated, as often as DeliveryLimit allows, or MaxUnfinished
+// if that is more. All of that comes once, and once more for each of RetryDelays, which are waited in between. With the defaults
+// it is 10.5 hours.
 func (c ConsumerConfig) RedeliveryHorizon() time.Duration {
 	c = c.withDefaults()
-	tries := time.Duration(c.MaxAttempts)
+	tries := time.Duration(c.MaxAttempts) + 1
 	if c.BatchSize > 1 {
 		tries++
 	}

@@ -13,7 +13,7 @@ func TestTheRedeliveryHorizonCountsEveryTry(t *testing.T) {
 		change(&c)
 		return c
 	}
-	const delivery = 3*time.Minute + 3*time.Second
+	const delivery = 4*time.Minute + 3*time.Second
 	for name, c := range map[string]struct {
 		config ConsumerConfig
 		want   time.Duration
@@ -26,7 +26,7 @@ func TestTheRedeliveryHorizonCountsEveryTry(t *testing.T) {
 			3*5*delivery + time.Minute + time.Hour,
 		},
 		"the broker's limit": {with(func(c *ConsumerConfig) { c.Backoff.Min, c.Backoff.Max = time.Hour, time.Hour }), 5 * brokerConsumeTimeout},
-		"defaults":           {ConsumerConfig{}, 21 * (25*time.Minute + 1500*time.Millisecond)},
+		"defaults":           {ConsumerConfig{}, 21 * brokerConsumeTimeout},
 	} {
 		if got := c.config.RedeliveryHorizon(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
