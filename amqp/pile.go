@@ -88,6 +88,7 @@ func (p *pile) open(ctx context.Context) error {
 const (
 	pilePatience = 3 * time.Second
 	pilePause    = 50 * time.Millisecond
+	pileLooks    = 4 // in a row, at which nothing moves
 )
 
 // lock makes sure that nobody else reads this pile, by a queue that only one connection can have. An exclusive consumer
@@ -115,9 +116,12 @@ func (p *pile) lock(ctx context.Context) error {
 	}
 }
 
-// awaitAlone waits for the consumers of an earlier reader to disappear: what it held is back in its place then, and not
-// before.
+// awaitAlone waits until the consumers of an earlier reader have disappeared, and what it held is back in its place. A consumer of
+// one that was cut off may even appear after its lock was freed, since a quorum queue writes it to its log before it counts it. If it
+// then shared the letters with ours, its share would come back behind ours, and never in its place again. Nobody can ask what is on
+// its way to the log: so it waits until nothing has moved for a while.
 func (p *pile) awaitAlone(ctx context.Context) error {
+	same := 0
 	for began := time.Now(); ; {
 		state, there, err := inspectQueue(ctx, p.link, p.queue)
 		switch {
@@ -126,10 +130,19 @@ func (p *pile) awaitAlone(ctx context.Context) error {
 		case !there:
 			return fmt.Errorf("amqp: the dead-letter queue %q isn't there: correct Queue or DeadLetterQueue, "+
 				"or start the consumer, which declares it", p.queue)
-		case state.Consumers == 0:
-			p.waiting = state.Messages
+		case state.Consumers > 0:
+			same = 0
+		case state.Messages == p.waiting:
+			same++
+		default:
+			same = 1
+		}
+		p.waiting = state.Messages
+		late := time.Since(began) > pilePatience
+		switch {
+		case same >= pileLooks, late && state.Consumers == 0: // letters come all the time
 			return nil
-		case time.Since(began) > pilePatience:
+		case late:
 			return fmt.Errorf("amqp: %w: %q has %d consumers, which would get letters out of their order: stop them",
 				ErrBusy, p.queue, state.Consumers)
 		}

@@ -470,11 +470,12 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 	config.Connection.URLs = []string{proxy.URL()}
 	var moved, cut int
 	for n := range 200 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+n)*time.Millisecond)
+		after := time.Duration(5+n) * time.Millisecond // it looks around for as long before it begins
+		ctx, cancel := context.WithTimeout(t.Context(), after)
 		var cutter sync.WaitGroup // a late one must not cut what comes next
 		if n%4 == 3 {
 			cutter.Go(func() {
-				time.Sleep(time.Duration(n) * time.Millisecond)
+				time.Sleep(after - 5*time.Millisecond)
 				proxy.Cut()
 				cancel()
 			})

@@ -148,6 +148,9 @@ func TestSQLiteWritersGoOnWhileEventsAreRemoved(t *testing.T) {
 		}()
 		began := time.Now()
 		removed, err := work()
+		for n := removed; err == nil && n > 0 && removed < 20_000; removed += n { // a call has a limit of time, which a busy machine reaches
+			n, err = work()
+		}
 		took := time.Since(began)
 		working.Store(false)
 		<-done
