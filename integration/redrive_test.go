@@ -470,7 +470,7 @@ func TestCutOffRedriveLosesNothing(t *testing.T) {
 	config.Connection.URLs = []string{proxy.URL()}
 	var moved, cut int
 	for n := range 200 {
-		after := time.Duration(5+n) * time.Millisecond // it looks around for as long before it begins
+		after := time.Duration(150+n) * time.Millisecond // it looks around for as long before it begins
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		var cutter sync.WaitGroup // a late one must not cut what comes next
 		if n%4 == 3 {
