@@ -136,7 +136,7 @@ func ratio(p *float64) value {
 		parse: func(s string) error {
 			f, err := strconv.ParseFloat(s, 64)
 			if err != nil || !(f >= 0 && f <= 1) {
-				return wrong{fmt.Sprintf("is %q", s), "write " + want}
+				return wrong{fmt.Sprintf("is %.100q", s), "write " + want}
 			}
 			*p = f
 			return nil
