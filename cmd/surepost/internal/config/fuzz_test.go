@@ -91,11 +91,13 @@ func FuzzMaskURL(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, user, password string) {
 		const least = 6 // what is shorter is found by chance
-		if len(password) < least || strings.ContainsAny(user, ":/?#@%&= ") || len(user) > 100 || strings.Contains(user, password) {
+		if len(password) < least || strings.ContainsAny(user, ":/?#@%&= ") || len(user) > 100 || strings.Contains(user, password) ||
+			shownSchemes[strings.ToLower(user)] || strings.EqualFold(user, "sqlite") || strings.EqualFold(user, "file") { // amqp://host is none
 			return
 		}
 		around := "postgresql://amqps://mysql://sslmode=verify-full host=db.example.com password= tcp() user=" + user + notShown +
-			"it can't be parsed)it isn't a URL)it has an @ that isn't percent-encoded)" + masked + url.User(user).String()
+			"it can't be parsed)it isn't a URL)it has an @ that isn't percent-encoded)" + masked + url.User(user).String() +
+			" sslpassword=" + masked + " " + url.UserPassword(user, masked).String() + "@db.example.com"
 		for _, raw := range []string{
 			"postgresql://" + user + ":" + password + "@db.example.com:5432/name?sslmode=verify-full",
 			(&url.URL{Scheme: "amqps", User: url.UserPassword(user, password), Host: "db.example.com", Path: "/v"}).String(),

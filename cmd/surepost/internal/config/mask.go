@@ -41,6 +41,9 @@ func MaskText(s string) string { return credentials.ReplaceAllString(s, "$1:"+ma
 
 const notShown = "(not shown: "
 
+// shownSchemes are those of URLs with a host.
+var shownSchemes = map[string]bool{"postgres": true, "postgresql": true, "mysql": true, "mariadb": true, "amqp": true, "amqps": true}
+
 // MaskURL hides a URL's password and those of its parameters that may hold one. What it can't parse it doesn't show, and
 // what looks as if a password with : / ? # or @ in it wasn't percent-encoded: that is parsed, and means something else.
 func MaskURL(raw string) string {
@@ -51,8 +54,9 @@ func MaskURL(raw string) string {
 		return raw // a path
 	}
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "" || u.Fragment != "" || u.Opaque != "" && u.Scheme != "sqlite" && u.Scheme != "file" {
-		return notShown + "it can't be parsed)"
+	file := err == nil && (u.Scheme == "sqlite" || u.Scheme == "file")
+	if err != nil || u.Fragment != "" || !file && (!strings.HasPrefix(raw[len(u.Scheme):], "://") || !shownSchemes[u.Scheme]) {
+		return notShown + "it can't be parsed)" // user:/password has a scheme and a path, too
 	}
 	if rest := strings.SplitN(raw, "@", 2); len(rest) == 2 && (u.User == nil || strings.Contains(rest[1], "@")) {
 		return notShown + "it has an @ that isn't percent-encoded)"
